@@ -1,0 +1,137 @@
+"""What one identity may do with one model, right now: policy's answer, and all that the later rooms need to know of the objects."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from broker.credentials import SecretRef
+
+
+class Unit(StrEnum):
+    """What a quota counts. The values are part of counter names: never change one."""
+
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    TOTAL_TOKENS = "total_tokens"
+    REQUESTS = "requests"
+    CONCURRENT = "concurrent"
+
+
+class Per(StrEnum):
+    """Calendar windows in UTC of the store's clock. The values are part of counter names."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+class Feature(StrEnum):
+    """api.md, AIAccessPolicy.spec.features."""
+
+    STORAGE = "Storage"
+    FILES = "Files"
+    HOSTED_TOOLS = "HostedTools"
+    REMOTE_MEDIA = "RemoteMedia"
+    BACKGROUND = "Background"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One quota as one caller meets it.
+
+    counter: the counter's name without its window: `{namespace}/<kind>/<policy>/<quota or model>/<unit>/<per>/<scope>/<identity or ->`
+        (design.md, "Quota"; the braces are literal, they are the Redis hash tag).
+    limit: tokens, requests, or exchanges at once.
+    per: None with CONCURRENT only.
+    shadow: counted and recorded; never refuses, clamps or shows in rate-limit headers.
+    """
+
+    counter: str
+    unit: Unit
+    limit: int
+    per: Per | None
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRef:
+    """An object that took part in a decision, as audit names it. `version` is `uid/generation`, or `sha256:…` of a file's document."""
+
+    namespace: str
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a provider is. `path` is the base without a trailing slash ("/v1"), already with the schema's default."""
+
+    scheme: Literal["https", "http"]
+    host: str
+    port: int
+    path: str
+
+    def __str__(self) -> str:
+        default = 443 if self.scheme == "https" else 80
+        return f"{self.scheme}://{self.host}{'' if self.port == default else f':{self.port}'}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A connection to a provider, resolved from an object. Holds the name of a credential, never its value.
+
+    kind: the schema, a key of broker.providers.PROVIDERS ("OpenAI", "Anthropic", …).
+    own_service: the endpoint is a Service of the object's own namespace, so that a private address is expected.
+    """
+
+    namespace: str
+    name: str
+    kind: str
+    endpoint: Endpoint
+    auth: Literal["None", "APIKey", "Passthrough", "Inline"]
+    secret: SecretRef | None
+    headers: tuple[tuple[str, str], ...] = ()
+    connect_s: float = 5.0
+    first_byte_s: float = 120.0
+    idle_s: float = 60.0
+    own_service: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A provider and the real model there. Ready ones only ever reach a Grant."""
+
+    provider: Provider
+    model: str
+    priority: int = 0
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one identity may do with one model, under one snapshot. There is no Denial twin: a no is raised.
+
+    model: the virtual model's own name, without a namespace in front.
+    backends: the ready ones, by priority; empty = none is ready.
+    configured: kinds of all backends, ready or not, to tell "cannot say this" (422) from "not ready" (503).
+    policies: every policy that matched, Deny and Shadow ones included, for audit.
+    granting: those that grant (their usage is tallied per identity).
+    would_refuse: codes that shadow rules would have refused with.
+    """
+
+    namespace: str
+    model: str
+    backends: tuple[Backend, ...]
+    configured: tuple[str, ...]
+    budgets: tuple[Budget, ...]
+    features: frozenset[Feature]
+    default_output_tokens: int
+    max_output_tokens: int | None
+    max_stream_s: float
+    policies: tuple[PolicyRef, ...]
+    granting: tuple[PolicyRef, ...]
+    would_refuse: tuple[str, ...] = field(default=())

@@ -1,0 +1,19 @@
+"""The words that other people rely on: the API group, labels, headers, ports. Nothing else in the house spells them out."""
+
+from typing import Final
+
+GROUP: Final = "aiaccess.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+HOSTS_ANNOTATION: Final = f"{GROUP}/hosts"  # on a Secret: where its owner lets the key go
+
+GATEWAY_PORT: Final = 4180
+BROKER_PORT: Final = 8443
+ADMIN_PORT: Final = 9090
+
+PLACEHOLDER_KEY: Final = "aiaccess-placeholder"  # what SDKs get so that they construct; counts as no credential
+
+EXCHANGE_HEADER: Final = b"x-aiaccess-exchange"
+SOURCE_HEADER: Final = b"x-aiaccess-source"  # gateway | broker | provider, on errors
+CLAMP_HEADER: Final = b"x-aiaccess-max-output-tokens"
