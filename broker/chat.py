@@ -1,6 +1,8 @@
-"""What an agent asks and what the provider billed, in no vendor's words."""
+"""What an agent asks, what a provider understands and what it billed, in no vendor's words."""
 
 from dataclasses import dataclass
+
+Header = tuple[bytes, bytes]  # name in lower case, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +31,20 @@ class Demand:
     prompt_bound: int
     min_output: int
     wanted_output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one provider reads beyond the plain dialect, so that no field is sent that it would refuse or overlook.
+
+    limit_field: where the output limit goes when the caller named none.
+    limit_fields: every output limit that the provider obeys. A caller's limit in another field is moved to `limit_field`:
+        one that is overlooked would be no ceiling.
+    stream_usage: takes `stream_options.include_usage`.
+    store: keeps answers unless told `store: false`.
+    """
+
+    limit_field: str = "max_tokens"
+    limit_fields: frozenset[str] = frozenset({"max_tokens"})
+    stream_usage: bool = False
+    store: bool = False

@@ -45,6 +45,7 @@ class Budget:
     limit: tokens, requests, or exchanges at once.
     per: None with CONCURRENT only.
     shadow: counted and recorded; never refuses, clamps or shows in rate-limit headers.
+    strict: prompts are bounded by bytes even when counting tokens would fit more.
     """
 
     counter: str
@@ -52,6 +53,7 @@ class Budget:
     limit: int
     per: Per | None
     shadow: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,21 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
+class Failover:
+    """When another backend of the model is tried, as the objects say (api.md, `.failover`).
+
+    statuses: of a provider's answer, 400 to 599.
+    causes: "ConnectFailure", "Reset", "Timeout".
+    """
+
+    statuses: frozenset[int] = frozenset({429, 502, 503, 504})
+    causes: frozenset[str] = frozenset({"ConnectFailure"})
+    max_retries: int = 2
+    backoff_base_s: float = 0.1
+    backoff_max_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What one identity may do with one model, under one snapshot. There is no Denial twin: a no is raised.
 
@@ -134,4 +151,5 @@ class Grant:
     max_stream_s: float
     policies: tuple[PolicyRef, ...]
     granting: tuple[PolicyRef, ...]
-    would_refuse: tuple[str, ...] = field(default=())
+    would_refuse: tuple[str, ...] = ()
+    failover: Failover = field(default_factory=Failover)

@@ -11,9 +11,11 @@ HOSTS_ANNOTATION: Final = f"{GROUP}/hosts"  # on a Secret: where its owner lets 
 GATEWAY_PORT: Final = 4180
 BROKER_PORT: Final = 8443
 ADMIN_PORT: Final = 9090
+PORT_MAX: Final = 65535
 
 PLACEHOLDER_KEY: Final = "aiaccess-placeholder"  # what SDKs get so that they construct; counts as no credential
 
 EXCHANGE_HEADER: Final = b"x-aiaccess-exchange"
 SOURCE_HEADER: Final = b"x-aiaccess-source"  # gateway | broker | provider, on errors
 CLAMP_HEADER: Final = b"x-aiaccess-max-output-tokens"
+MODELS_PATH: Final = "/v1/models"

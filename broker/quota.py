@@ -5,12 +5,21 @@ billed), `settle` with None (nobody knows: the whole hold is spent) and `void` (
 time `expire` spends. A hold's id is made by the caller, so that one whose answer was lost can be voided.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from math import ceil
+from typing import Final, NamedTuple, Protocol
 
 from broker.chat import Demand, Usage
-from broker.grant import Budget, PolicyRef
+from broker.errors import ConcurrencyFull, ExceedsQuota, QuotaExhausted
+from broker.grant import Budget, Per, PolicyRef, Unit
+
+LEASE_S: Final = 30.0  # how long a CONCURRENT hold counts without a sign of life
+RENEW_S: Final = 10.0  # how often its holder gives one: two may be lost
+
+_CONCURRENCY_RETRY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +36,10 @@ class Ask:
     """What is asked of the store, for all budgets of one request in one atomic step.
 
     identity, policies: whose hourly tallies (tokens, requests) this exchange adds to.
+    budgets: no counter twice.
     expires_s: seconds from now after which the hold, when nobody settled it, counts as spent. (The lease of a CONCURRENT
         budget has its own, LEASE_S, and is renewed.)
+    requests: 1; 0 for a further attempt of an exchange that was already counted.
     """
 
     hold_id: str
@@ -37,6 +48,7 @@ class Ask:
     budgets: tuple[Budget, ...]
     demand: Demand
     expires_s: float
+    requests: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One counter as it stands in its current window (for CONCURRENT: the leases alive now)."""
+    """One counter, by its name without the window, as it stands in its current window.
+
+    For CONCURRENT: the leases alive now, and reset_s is 0.
+    """
 
     counter: str
     used: int
@@ -92,18 +107,24 @@ class Ledger(Protocol):
     async def hold(self, ask: Ask) -> Held:
         """Hold for all budgets or for none.
 
+        After Unavailable, or when the call was cancelled, nobody knows whether it was held: `void` it.
+
         Raises:
             ExceedsQuota: this request can never fit one of them.
             QuotaExhausted: `retry_after_s` is the longest wait of those used up.
             ConcurrencyFull: a CONCURRENT budget is full (and no other says no).
-            Unavailable: the store cannot be asked.
+            Unavailable: the store cannot be asked, or this id was used or voided before.
         """
         ...
 
-    async def settle(self, hold_id: str, usage: Usage | None) -> None:
+    async def settle(self, hold_id: str, usage: Usage | None) -> int:
         """Spend what was used, give back the rest, free the lease. None = spend the whole hold. More than the hold is charged too.
 
-        Idempotent. After expiry it changes nothing but adds the excess over the hold.
+        Idempotent, as the first of settle and void counts; an unknown id changes nothing. After expiry it changes nothing but adds the
+        excess over the hold. Charged is the window of the hold, also when it is over.
+
+        Returns:
+            Tokens charged over the hold: more than 0 means that a bound was no bound, so alarm it.
         """
         ...
 
@@ -112,7 +133,7 @@ class Ledger(Protocol):
         ...
 
     async def renew(self, hold_ids: Iterable[str]) -> None:
-        """Keep the leases of these holds for another LEASE_S."""
+        """Keep the leases of these holds for another LEASE_S, also those that had run out: the exchange is still there."""
         ...
 
     async def deny(self, policies: Iterable[PolicyRef], identity: str) -> None:
@@ -120,7 +141,7 @@ class Ledger(Protocol):
         ...
 
     async def expire(self) -> tuple[Expired, ...]:
-        """Spend what nobody settled in time; drop dead leases and windows that are over."""
+        """Spend what nobody settled in time, and forget windows that are over and tallies older than a day. Call it every few seconds."""
         ...
 
     async def tallies(self) -> tuple[Tally, ...]: ...
@@ -130,3 +151,144 @@ class Ledger(Protocol):
     async def open_holds(self) -> int: ...
 
     async def close(self) -> None: ...
+
+
+class Window(NamedTuple):
+    """One turn of a calendar: `label` is part of the counter's full name, `ends_at` in Unix seconds."""
+
+    label: str
+    ends_at: float
+
+
+def window(per: Per, now: float) -> Window:
+    """The window of `now`, in UTC."""
+    return _window_of_minute(per, int(now // 60))
+
+
+@lru_cache(maxsize=16)
+def _window_of_minute(per: Per, minute: int) -> Window:
+    """Every window begins at a whole minute, so all of a minute shares one answer, and asking costs no calendar."""
+    at = datetime.fromtimestamp(minute * 60, UTC)
+    match per:
+        case Per.MINUTE:
+            return Window(f"{at:%Y-%m-%dT%H:%M}", (minute + 1) * 60.0)
+        case Per.HOUR:
+            return Window(f"{at:%Y-%m-%dT%H}", (minute // 60 + 1) * 3600.0)
+        case Per.DAY:
+            return Window(f"{at:%Y-%m-%d}", (minute // 1440 + 1) * 86400.0)
+        case Per.MONTH:
+            in_next = at.replace(day=28, hour=0, minute=0) + timedelta(days=4)
+            return Window(f"{at:%Y-%m}", in_next.replace(day=1).timestamp())
+
+
+def cost(unit: Unit, input_tokens: int, output_tokens: int, requests: int) -> int:
+    """What one exchange takes from a budget of this unit."""
+    if unit is Unit.TOTAL_TOKENS:
+        return input_tokens + output_tokens
+    if unit is Unit.INPUT_TOKENS:
+        return input_tokens
+    if unit is Unit.OUTPUT_TOKENS:
+        return output_tokens
+    return requests if unit is Unit.REQUESTS else 1
+
+
+class Verdict(NamedTuple):
+    """The yes of `grant`; each field as in Held."""
+
+    granted_output: int
+    tokens: Allowance | None
+    requests: Allowance | None
+    would_refuse: tuple[str, ...]
+
+
+def grant(ask: Ask, used: Sequence[int], now: float) -> Verdict:
+    """The one decision about quotas, for every store alike.
+
+    The output is what the caller wants, or what the tightest enforcing budget leaves, but never less than `min_output` (or than what is
+    wanted, where that is less still). A budget of which the request takes nothing cannot refuse it.
+
+    Args:
+        ask: of which the budgets, the demand and `requests` count.
+        used: what stands on each budget's counter in its window of `now` (for CONCURRENT: the leases alive).
+        now: the store's time.
+
+    Raises:
+        ExceedsQuota, QuotaExhausted, ConcurrencyFull: as Ledger.hold.
+    """
+    demand = ask.demand
+    prompt = demand.prompt_bound
+    granted = demand.wanted_output
+    least = min(demand.min_output, granted)
+    refused: list[tuple[str, Budget]] = []
+    would_refuse: list[str] = []
+    for budget, spent in zip(ask.budgets, used, strict=True):
+        unit, left = budget.unit, budget.limit - spent
+        need = cost(unit, prompt, least, ask.requests)
+        if need > left and need:
+            code = _refusal(budget, need)
+            if not budget.shadow:
+                refused.append((code, budget))
+            elif code not in would_refuse:
+                would_refuse.append(code)
+        elif not budget.shadow:
+            if unit is Unit.TOTAL_TOKENS:
+                granted = max(least, min(granted, left - prompt))
+            elif unit is Unit.OUTPUT_TOKENS:
+                granted = max(least, min(granted, left))
+    if refused:
+        _refuse(refused, now)
+    tokens, requests = _allowances(ask, used, granted, now)
+    return Verdict(granted, tokens, requests, tuple(would_refuse))
+
+
+def _refusal(budget: Budget, need: int) -> str:
+    if budget.unit is Unit.CONCURRENT:
+        return ConcurrencyFull.code
+    return ExceedsQuota.code if need > budget.limit else QuotaExhausted.code
+
+
+def _refuse(refused: Sequence[tuple[str, Budget]], now: float) -> None:
+    """Say the no that holds longest: never, then not before a window ends, then not before somebody else is done."""
+    codes = {code for code, _ in refused}
+    if ExceedsQuota.code in codes:
+        raise ExceedsQuota("This request needs more than its quota ever allows: shorten the prompt or ask for less output.")
+    if QuotaExhausted.code in codes:
+        wait_s = max(window(budget.per, now).ends_at - now for code, budget in refused if code == QuotaExhausted.code and budget.per)
+        raise QuotaExhausted(f"The quota is used up: try again in {reset_text(wait_s)}.", retry_after_s=wait_s)
+    raise ConcurrencyFull(
+        "As many requests as the quota allows are running: try again when one is done.", retry_after_s=_CONCURRENCY_RETRY_S
+    )
+
+
+def _allowances(ask: Ask, used: Sequence[int], granted: int, now: float) -> tuple[Allowance | None, Allowance | None]:
+    """For tokens and for requests: what the tightest enforcing budget leaves after this hold."""
+    prompt, counted = ask.demand.prompt_bound, ask.requests
+    tokens: tuple[int, int, Per] | None = None
+    requests: tuple[int, int, Per] | None = None
+    for budget, spent in zip(ask.budgets, used, strict=True):
+        unit = budget.unit
+        if budget.shadow or budget.per is None:
+            continue
+        left = budget.limit - spent - cost(unit, prompt, granted, counted)
+        if unit is Unit.REQUESTS:
+            if requests is None or left < requests[0]:
+                requests = left, budget.limit, budget.per
+        elif tokens is None or left < tokens[0]:
+            tokens = left, budget.limit, budget.per
+    return _allowance(tokens, now), _allowance(requests, now)
+
+
+def _allowance(tightest: tuple[int, int, Per] | None, now: float) -> Allowance | None:
+    if tightest is None:
+        return None
+    left, limit, per = tightest
+    return Allowance(limit, max(0, left), window(per, now).ends_at - now)
+
+
+def reset_text(seconds: float) -> str:
+    """A wait as rate-limit headers write it: 6m0s, 1h0m0s, 45s. Rounded up, since too early is refused again."""
+    minutes, rest = divmod(max(0, ceil(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,19 +1,49 @@
-"""The wire formats that agents speak. A dialect is a module with these functions; adding one is a file here and a line in DIALECTS.
+"""The wire formats that agents speak. A dialect is a module with these functions; adding one is a file here and a line in ROUTES.
 
-Same dialect on both sides: the bytes pass through, unknown fields intact; only the model's name, the output limit and the
-stream options are edited. A dialect knows bodies, never hosts, credentials or HTTP heads.
+Same dialect on both sides: the bytes pass through, unknown fields intact; only the model's name, the output limit, the
+stream options and `store` are edited. A dialect knows bodies and the few headers that change what a body means, never hosts,
+credentials or HTTP heads. Dialects do not import each other.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Final, Protocol
 
-from broker.chat import Demand, Usage
+from broker.chat import Demand, Header, Options, Usage
+from broker.dialects import anthropic_messages, openai_chat
 from broker.errors import BrokerError
 from broker.grant import Feature
+from broker.quota import Held
+
+
+class Meter(Protocol):
+    """Reads usage out of one answer while it passes. Made anew for each attempt at a provider.
+
+    `whole` takes a complete JSON body, which passes unchanged. `stream` takes bytes of an event stream as they come and
+    gives the bytes to hand on: whole events only, so that an error event can be put in at any time; events that only we
+    asked for are taken out. `end` is called at the end of a complete stream and gives what was still held back.
+
+    usage: what is known so far; final only when `done` is true. No figure ever goes down.
+    done: the provider has said its last word on usage. Not done = the whole hold is spent.
+    failed: the provider said, inside a stream of status 200, that it failed.
+
+    Raises:
+        ProviderUnavailable: the answer is not well-formed, or one event is larger than sse.EVENT_BYTES.
+    """
+
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def failed(self) -> bool: ...
+
+    def whole(self, body: bytes) -> Usage | None: ...
+    def stream(self, piece: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
 
 
 class Question(Protocol):
-    """One request body, read once.
+    """One request, read once.
 
     model: the name that the agent asked for.
     streaming: the agent wants server-sent events.
@@ -28,49 +58,45 @@ class Question(Protocol):
     def features(self) -> frozenset[Feature]: ...
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:
-        """What this may cost at most. See chat.Demand for the bounds, design.md "Quota" for the rules."""
+        """What this may cost at most. See chat.Demand for the bounds, design.md "Quota" for the rules.
+
+        Raises:
+            BadRequest: what the caller needs at least does not fit the model's maximum.
+        """
         ...
 
-    def body(self, model: str, granted_output: int, provider_options: "Options") -> bytes:
+    def body(self, model: str, granted_output: int, options: Options) -> bytes:
         """The body as it goes out: another model name, the granted limit (all choices together; divided by n), stream options."""
         ...
 
+    def clamped(self, granted_output: int) -> int | None:
+        """The limit of one choice that the provider was given, when it is below what the caller named; else None."""
+        ...
 
-class Options(Protocol):
-    """What a provider understands beyond the plain dialect (broker.providers): never send it a field that it does not know."""
-
-    @property
-    def stream_usage(self) -> bool: ...          # takes stream_options.include_usage
-    @property
-    def store(self) -> bool: ...                 # keeps answers unless told `store: false`
-
-
-class Meter(Protocol):
-    """Reads usage out of one answer while it passes.
-
-    `stream` takes bytes as they come and gives the bytes to hand on: whole events only, so that an error event can be put in
-    at any time; events that only we asked for are taken out. `usage` is final only when `done` is true.
-    Raises ProviderUnavailable for what is not well-formed, or an event of more than EVENT_BYTES.
-    """
-
-    @property
-    def usage(self) -> Usage | None: ...
-    @property
-    def done(self) -> bool: ...
-
-    def whole(self, body: bytes) -> Usage | None: ...
-    def stream(self, piece: bytes) -> bytes: ...
-    def end(self) -> bytes: ...
+    def meter(self) -> Meter: ...
 
 
 class Dialect(Protocol):
-    NAME: str
+    @property
+    def NAME(self) -> str: ...  # noqa: N802  a module's constant, seen as a property so that Final satisfies it
 
     def read(self, body: bytes) -> Question:
-        """Raises BadRequest, or FeatureNotGranted for what no policy can grant."""
+        """Judge a body.
+
+        Raises:
+            BadRequest: not well-formed, or something that would make the bounds false.
+            FeatureNotGranted: what no policy can grant: raw ids of state at the provider (ids that are sealed to one identity
+                do not exist yet), kinds of parts and tools that nobody here knows.
+        """
         ...
 
-    def meter(self, question: Question) -> Meter: ...
+    def features_of_headers(self, headers: Iterable[Header]) -> frozenset[Feature]:
+        """What the caller's headers (names in lower case) ask for beyond the body.
+
+        Raises:
+            FeatureNotGranted: a header opens what no policy can grant.
+        """
+        ...
 
     def error(self, refusal: BrokerError, exchange_id: str) -> bytes:
         """The body of a refusal, as this dialect's SDKs read it."""
@@ -82,4 +108,20 @@ class Dialect(Protocol):
 
     def models(self, names: tuple[str, ...]) -> bytes: ...
     def one_model(self, name: str) -> bytes: ...
-    def rate_limit_headers(self, *args: object) -> Iterator[tuple[bytes, bytes]]: ...
+
+    def rate_limit_headers(self, held: Held, now: float) -> tuple[Header, ...]:
+        """`now` is the wall clock in Unix seconds, for dialects that say when instead of how long."""
+        ...
+
+
+ROUTES: Final[dict[tuple[str, str], Dialect]] = {
+    ("POST", "/v1/chat/completions"): openai_chat,
+    ("POST", "/v1/messages"): anthropic_messages,
+}
+
+METHODS: Final[dict[str, tuple[str, ...]]] = {path: tuple(method for method, other in ROUTES if other == path) for _, path in ROUTES}
+
+
+def listing(headers: Iterable[Header]) -> Dialect:
+    """Whose list `GET /v1/models` asks for: both vendors use the same path, and only Anthropic's SDKs send a version."""
+    return anthropic_messages if any(name == b"anthropic-version" for name, _ in headers) else openai_chat

@@ -1,0 +1,51 @@
+# The commands of this repository. `make` alone lists them. Nothing is installed outside .venv (and, for bench-quick, a cache directory).
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+SYNCED := .venv/.synced
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# One line that says what is missing on this machine and what to type; nothing when all is there.
+MISSING = $(shell \
+	command -v $(PYTHON) >/dev/null || { echo 'python3 (3.11 or newer) is missing: apt install python3'; exit; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'python3 is older than 3.11: apt install python3 on Debian 12 or newer, or name another one with make PYTHON=…'; exit; }; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || echo 'the venv module of python3 is missing: apt install python3-venv')
+
+.PHONY: help demo test lint bench-quick rotation clean
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(SYNCED) ## an agent without a key gets answers, and is refused what it may not have (PROVIDER=openai: the real one, with OPENAI_API_KEY)
+	@$(BIN)/python examples/01-quickstart/demo.py --provider $(or $(PROVIDER),bundled)
+
+test: $(SYNCED) ## run the tests (ARGS='tests/broker/test_audit.py -k torn' for some of them)
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(SYNCED) ## ruff, mypy, pyright, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+bench-quick: $(SYNCED) ## CPU per request of Envoy, the broker and the local gateway, in one interleaved run (ARGS=--profile: what costs most)
+	@$(BIN)/python bench/quick.py $(ARGS)
+
+rotation: $(SYNCED) ## two minutes of load over 10-second SVIDs and a change of the CA: no request may fail
+	@$(BIN)/python bench/rotation.py $(ARGS)
+
+clean: ## remove what the commands above made in this folder
+	rm -rf .venv .state .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(SYNCED): pyproject.toml uv.lock
+	@$(if $(MISSING),$(error $(MISSING)))
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'from importlib.metadata import version; assert version("uv") == "$(UV_VERSION)"' 2>/dev/null || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	@$(BIN)/uv sync --quiet --frozen --inexact
+	@touch $@

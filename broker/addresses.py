@@ -1,0 +1,84 @@
+"""Which addresses a provider's name may lead to. Pure: the caller resolves, this judges, and the judged address is the one used.
+
+A provider object is written by a tenant, so its endpoint is a way to make the broker call things inside the cluster (SSRF).
+Source: design.md, "Upstream"; facts: LiteLLM #37053 and #24952 show what happens without.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from broker.names import PORT_MAX
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class HostList:
+    """The operator's list of upstreams at loopback or private addresses: HOST[:PORT] and CIDR entries.
+
+    hosts: (host, port); port 0 = any.
+    """
+
+    hosts: frozenset[tuple[str, int]] = frozenset()
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+
+    def names(self, host: str, port: int) -> bool:
+        return (host, port) in self.hosts or (host, 0) in self.hosts
+
+    def holds(self, address: IpAddress) -> bool:
+        return any(address.version == network.version and address in network for network in self.networks)
+
+
+def parse_hosts(entries: Iterable[str]) -> HostList:
+    """Read HOST[:PORT] and CIDR entries; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: an entry is none of them; the message names it.
+    """
+    hosts: set[tuple[str, int]] = set()
+    networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+    for entry in entries:
+        if "/" in entry:
+            networks.append(ipaddress.ip_network(entry))
+            continue
+        host, colon, port = entry.rpartition(":") if not entry.endswith("]") else (entry, "", "")
+        if not colon:
+            host, port = entry, "0"
+        host = host.strip("[]").lower().rstrip(".")
+        if not host or " " in host or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
+            raise ValueError(f"{entry!r} is neither HOST[:PORT] nor a CIDR such as 10.0.0.0/8")
+        hosts.add((host, int(port)))
+    return HostList(frozenset(hosts), tuple(networks))
+
+
+def refusal(host: str, port: int, address: str, allowed: HostList, *, own_service: bool) -> str | None:
+    """Why this address must not be used for this host, or None when it may.
+
+    own_service: the endpoint is a Service of its object's own namespace, so a private address is what one expects;
+        loopback and link-local stay refused, since no Service lives there.
+    """
+    ip = _innermost(ipaddress.ip_address(address.partition("%")[0]))
+    if allowed.names(host, port) or allowed.holds(ip):
+        return None
+    if ip.is_global and not ip.is_multicast:
+        return None
+    if own_service and ip.is_private and not (ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_reserved):
+        return None
+    kind = "loopback" if ip.is_loopback else "link-local" if ip.is_link_local else "private or special"
+    return f"{host} leads to a {kind} address; an operator who means it lists it in --allow-hosts"
+
+
+def _innermost(ip: IpAddress) -> IpAddress:
+    """IPv4 hidden in IPv6 (mapped, 6to4, Teredo, NAT64) is judged as the IPv4 address that is really reached."""
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return ip.ipv4_mapped
+        if ip.sixtofour is not None:
+            return ip.sixtofour
+        if ip.teredo is not None:
+            return ip.teredo[1]
+        if ip in _NAT64:
+            return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip

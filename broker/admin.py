@@ -1,0 +1,99 @@
+"""The admin port: is it alive, is it ready and why not, and the metrics. GET only, no body, nothing about single identities.
+
+aiohttp serves it, because here comfort counts more than microseconds. It is plain HTTP and has no callers to tell apart: bind it
+to loopback, or to where Prometheus and the kubelet ask.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+PATIENCE_S: Final = 15.0  # for a request's head, and between two requests
+LINE_BYTES: Final = 2048
+BACKLOG: Final = 64
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Admin:
+    """`/healthz`, `/readyz` and `/metrics`.
+
+    why_not_ready: sentences that say what is wrong and what to do; none when requests can be served.
+    patience_s: after so long without a whole request head the connection is closed.
+    """
+
+    def __init__(self, registry: CollectorRegistry, why_not_ready: Callable[[], list[str]], patience_s: float = PATIENCE_S) -> None:
+        self._registry = registry
+        self._why_not_ready = why_not_ready
+        app = web.Application(middlewares=[_plain], client_max_size=1)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        logger = logging.getLogger("broker.admin.http")
+        logger.addFilter(_without_bytes)
+        self._runner = web.AppRunner(
+            app,
+            logger=logger,
+            access_log=None,
+            keepalive_timeout=patience_s,
+            lingering_time=1.0,
+            max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES,
+            shutdown_timeout=1.0,
+            handle_signals=False,
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port is returned, because 0 means any.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, backlog=BACKLOG)
+        await site.start()
+        bound: int = self._runner.addresses[0][1]
+        return bound
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        reasons = self._why_not_ready()
+        if reasons:
+            return web.Response(status=503, text="".join(f"not ready: {reason}\n" for reason in reasons))
+        return web.Response(text="ready\n")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+
+def _without_bytes(record: logging.LogRecord) -> bool:
+    """Do not log a request that is no HTTP: aiohttp's text of that error quotes what was sent."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+@web.middleware
+async def _plain(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Take no body, let no page read an answer, and name no software in it."""
+    if request.can_read_body:
+        response: web.StreamResponse = web.Response(status=413, text="this port takes no body\n")
+        response.force_close()
+    else:
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            response = web.Response(status=refusal.status, text=f"{refusal.status}: this port has GET /healthz, /readyz and /metrics\n")
+    response.headers["Server"] = "aiaccess"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,210 @@
+"""The commands. Each imports what it needs and nothing else: the local gateway is in every agent's pod and must stay small."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from broker import config
+
+USAGE = 2  # the exit code of a command that was called wrongly
+Command = Callable[[Mapping[str, Any], Mapping[str, str]], int]
+
+_REVIEW = tuple(
+    switch
+    for switch in config.SERVE
+    if switch.flag in ("--namespace", "--shared-model-namespaces", "--allow-inline-credentials", "--plain-http-hosts", "--allow-hosts")
+)
+
+_EPILOG = {
+    "serve": "Runs one broker replica. It serves when it has an SVID, its objects and its quota store; /readyz says what is missing.",
+    "gateway": "Runs the local gateway of one agent pod: plain HTTP on loopback in, mutual TLS to the broker out.",
+    "dev": "Runs everything on one machine, without a cluster: an in-process SPIFFE issuer, the broker with real mutual TLS, "
+    "SQLite quotas, and one local gateway per --workload.",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser, commands = build_parser()
+    args = vars(parser.parse_args(argv))
+    run = commands[args.pop("command")]
+    try:
+        return run(args, os.environ)
+    except config.ConfigError as error:
+        print(f"broker: {error}", file=sys.stderr)  # noqa: T201  the command's own words
+        return USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
+    parser = argparse.ArgumentParser(prog="broker", description="The tokenless inference broker: identity instead of API keys.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, switches, help_text in (
+        ("serve", config.SERVE, "run a broker replica"),
+        ("gateway", config.GATEWAY, "run the local gateway of an agent pod"),
+        ("dev", config.DEV, "run everything on one machine, no cluster"),
+    ):
+        command = commands.add_parser(name, help=help_text, description=_EPILOG[name], formatter_class=argparse.RawDescriptionHelpFormatter)
+        for switch in switches:
+            command.add_argument(
+                switch.flag, metavar=switch.metavar, help=_describe(switch), dest=switch.name, action="append" if switch.many else "store"
+            )
+        if name == "dev":
+            command.add_argument("--print-env", metavar="SPIFFE_ID", help="print what the webhook would inject for this workload, and exit")
+    check = commands.add_parser("check", help="validate objects in files: all errors at once, with file, line and column")
+    check.add_argument("-f", "--file", metavar="PATH", action="append", required=True, help="a file or a folder; repeatable")
+    _output(check)
+    explain = commands.add_parser("explain", help="would this identity get this model, and why (exit code 0 = yes, 3 = no)")
+    explain.add_argument("--identity", metavar="SPIFFE_ID", required=True)
+    explain.add_argument("--model", metavar="MODEL", required=True, help="the name that the agent asks for")
+    explain.add_argument("-f", "--file", metavar="PATH", action="append", required=True, help="a file or a folder; repeatable")
+    _output(explain)
+    for command in (check, explain):
+        for switch in _REVIEW:
+            command.add_argument(switch.flag, metavar=switch.metavar, help=_describe(switch), dest=switch.name)
+    return parser, {"serve": serve, "gateway": gateway, "dev": dev, "check": check_files, "explain": explain_decision}
+
+
+def _describe(switch: config.Switch) -> str:
+    default = "" if switch.default in (None, "") else f"; default {switch.default}"
+    also = "".join(f" or {alias}" for alias in switch.aliases)
+    return f"{switch.help} [{switch.variable}{also}{default}]".replace("%", "%%")
+
+
+def _output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="default text")
+
+
+def _values(switches: Sequence[config.Switch], args: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    return {switch.name: switch.value(args.get(switch.name), environ) for switch in switches}
+
+
+def serve(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    from broker import wiring  # noqa: PLC0415  commands import what they need, and no more
+
+    values = _values(config.SERVE, args, environ)
+    settings = config.BrokerSettings(environ=environ, **values)
+    return _run(lambda stop: wiring.run(settings, stop))
+
+
+def gateway(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    from broker import local_gateway  # noqa: PLC0415
+
+    values = _values(config.GATEWAY, args, environ)
+    if not values["broker"]:
+        raise config.ConfigError("--broker HOST:PORT is missing: give it, or set BROKER_BROKER")
+    _log_to_stderr(values)
+    settings = local_gateway.GatewaySettings(
+        brokers=values["broker"],
+        broker_spiffe_id=values["broker_spiffe_id"],
+        endpoint=values["spiffe_endpoint_socket"],
+        port=values["port"],
+        passthrough=values["passthrough"],
+        drain_s=values["drain"],
+    )
+    return _run(lambda stop: local_gateway.run(settings, stop))
+
+
+def dev(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    from broker import dev as machine  # noqa: PLC0415
+
+    wanted = args["print_env"]
+    values = _values(config.DEV, args, environ)
+    state: Path = values.pop("state")
+    if wanted is not None:
+        for name, value in machine.environment_of(state, wanted).items():
+            _say(f"{name}={value}")
+        return 0
+    workloads, svid_ttl_s, rotate_s = values.pop("workload"), values.pop("svid_ttl"), values.pop("rotate_ca_every")
+
+    def broker_settings(endpoint: str) -> config.BrokerSettings:
+        return config.BrokerSettings(
+            environ=environ,
+            spiffe_endpoint_socket=endpoint,
+            audit=str(state / "audit.jsonl"),
+            quota_store=f"sqlite:///{(state / 'quota.sqlite').resolve()}",
+            **values,
+        )
+
+    settings = machine.DevSettings(state, workloads, svid_ttl_s, rotate_s, broker_settings)
+    return _run(lambda stop: machine.run(settings, stop))
+
+
+def check_files(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    from broker import review  # noqa: PLC0415
+
+    return review.check([Path(path) for path in args["file"]], _policy_settings(args, environ), environ, args["output"], sys.stdout)
+
+
+def explain_decision(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    from broker import review  # noqa: PLC0415
+
+    question = review.Question(args["identity"], args["model"])
+    return review.explain(
+        question, [Path(path) for path in args["file"]], _policy_settings(args, environ), environ, args["output"], sys.stdout
+    )
+
+
+def _policy_settings(args: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    from broker import addresses, policy  # noqa: PLC0415
+
+    values = _values(_REVIEW, args, environ)
+    return policy.Settings(
+        namespace=values["namespace"],
+        shared_namespaces=values["shared_model_namespaces"],
+        allow_inline=values["allow_inline_credentials"],
+        plain_http=addresses.parse_hosts(values["plain_http_hosts"]),
+        allowed=addresses.parse_hosts(values["allow_hosts"]),
+    )
+
+
+def _log_to_stderr(values: Mapping[str, Any]) -> None:
+    from broker import logs  # noqa: PLC0415
+
+    logs.configure(sys.stderr, tuple, values["log_level"], values["log_format"])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  the command's own words
+
+
+def _run(serve_until: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. What keeps a start from working is said in one line."""
+
+    async def until_signal() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            stop.set()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+        await serve_until(stop)
+
+    failed: list[str] = []
+    try:
+        asyncio.run(until_signal())
+    except* (OSError, ValueError) as wrong:
+        failed.extend(_sentences(wrong))
+    for sentence in failed:
+        print(f"broker: {sentence}", file=sys.stderr)  # noqa: T201  the command's own words
+    return 1 if failed else 0
+
+
+def _sentences(group: BaseExceptionGroup[OSError | ValueError]) -> Iterator[str]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _sentences(error)
+        elif isinstance(error, OSError) and error.filename:
+            yield f"{error.filename}: {error.strerror}"
+        else:
+            yield str(error)

@@ -1,0 +1,230 @@
+"""Every switch of every command, once: its flag, its environment variable, its default, what it means. Read once, in cli.py."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from broker.names import ADMIN_PORT, BROKER_PORT, GATEWAY_PORT, PORT_MAX
+
+ENV_PREFIX: Final = "BROKER_"
+
+
+class ConfigError(ValueError):
+    """A switch or its variable is wrong. The message names it, and what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One setting. `read` turns its text into a value or raises ValueError with what is wrong.
+
+    default: text, read like any other; None = required, unless `optional`.
+    many: repeatable; in the environment variable the entries are separated by commas.
+    aliases: further environment variables that are read after BROKER_….
+    """
+
+    flag: str
+    metavar: str
+    help: str
+    default: str | None = None
+    read: Callable[[str], Any] = str
+    many: bool = False
+    optional: bool = False
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return ENV_PREFIX + self.name.upper()
+
+    def value(self, given: list[str] | str | None, environ: Mapping[str, str]) -> Any:
+        """The command line wins over the environment, the environment over the default.
+
+        Raises:
+            ConfigError: it is missing, or it cannot be read.
+        """
+        texts = [given] if isinstance(given, str) else given
+        if not texts:
+            variable = next((v for v in (self.variable, *self.aliases) if environ.get(v)), None)
+            text = environ[variable] if variable else self.default
+            if text is None:
+                if self.optional or self.many:
+                    return () if self.many else None
+                raise ConfigError(f"{self.flag} {self.metavar} is missing: give it, or set {self.variable}")
+            texts = [entry.strip() for entry in text.split(",") if entry.strip()] if self.many else [text]
+        try:
+            values = [self.read(text) for text in texts]
+        except ValueError as error:
+            raise ConfigError(f"{self.flag}: {error}") from error
+        return tuple(values) if self.many else values[-1]
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)").fullmatch
+_FACTORS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_SIZE = re.compile(r"(\d+)(KiB|MiB|GiB)?").fullmatch
+_SIZES = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def duration(text: str) -> float:
+    found = _DURATION(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no duration such as 500ms, 30s or 10m")
+    return float(found[1]) * _FACTORS[found[2]]
+
+
+def size(text: str) -> int:
+    found = _SIZE(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no size such as 32MiB")
+    return int(found[1]) * _SIZES[found[2]]
+
+
+def count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def yes_or_no(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(text: str) -> Address:
+    """HOST:PORT, :PORT (all interfaces) or [IPv6]:PORT."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX or (":" in host and not host.startswith("[")):
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return Address(host.strip("[]"), int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class TrustBundle:
+    trust_domain: str
+    file: Path
+
+
+def trust_bundle(text: str) -> TrustBundle:
+    domain, equals, file = text.partition("=")
+    if not equals or not domain or not file:
+        raise ValueError(f"{text!r} is not TRUST_DOMAIN=FILE")
+    return TrustBundle(domain, Path(file))
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    spiffe_id: str
+    port: int
+
+
+def workload(text: str) -> Workload:
+    spiffe_id, equals, port = text.rpartition("=")
+    if not equals or not spiffe_id.startswith("spiffe://") or not port.isascii() or not port.isdigit() or int(port) > PORT_MAX:
+        raise ValueError(f"{text!r} is not SPIFFE_ID=PORT")
+    return Workload(spiffe_id, int(port))
+
+
+def csv(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+
+_RESOURCES = Switch("--resources", "DIR", "folder of YAML files with the objects, watched for changes", read=Path)
+_SOCKET = Switch(
+    "--spiffe-endpoint-socket",
+    "unix:///PATH",
+    "the SPIFFE Workload API that gives this process its SVID",
+    aliases=("SPIFFE_ENDPOINT_SOCKET",),
+)
+_LOG = (
+    Switch("--log-level", "LEVEL", "debug, info, warning or error", "info"),
+    Switch("--log-format", "FORMAT", "json or text; auto = text on a terminal", "auto"),
+)
+_BROKER: Final = (
+    Switch("--listen", "HOST:PORT", "where the mutual TLS door listens", f":{BROKER_PORT}", address),
+    Switch("--admin", "HOST:PORT", "where /healthz, /readyz and /metrics listen", f"127.0.0.1:{ADMIN_PORT}", address),
+    Switch("--audit", "FILE|-", "where audit lines go; - is the standard output", "-"),
+    Switch("--quota-store", "URL", "sqlite:///PATH, or memory: (tests and benchmarks: forgets at a restart)"),
+    Switch("--namespace", "NS", "the broker's own namespace: a Deny in it covers every namespace", "inference-broker"),
+    Switch("--shared-model-namespaces", "A,B", "namespaces whose models every caller may name bare, in this order", "", csv),
+    Switch("--allow-hosts", "HOST[:PORT],CIDR", "upstreams that may be at loopback or private addresses", "", csv),
+    Switch(
+        "--plain-http-hosts",
+        "HOST[:PORT]",
+        "upstreams that may be called without TLS, besides Services of the object's own namespace",
+        "",
+        csv,
+    ),
+    Switch("--trust-bundle", "TD=FILE", "CA certificates (PEM) of a further trust domain; repeatable", read=trust_bundle, many=True),
+    Switch("--allow-inline-credentials", "BOOL", "accept credentials written into objects (type Inline)", "false", yes_or_no),
+    Switch(
+        "--read-on-after-hangup", "DURATION", "how long to read on for the usage when a caller has left; 0s = close at once", "0s", duration
+    ),
+    Switch("--drain", "DURATION", "how long exchanges may go on after SIGTERM", "25s", duration),
+    Switch("--max-body", "SIZE", "largest request body", "32MiB", size),
+    Switch("--max-bodies", "SIZE", "request bodies in memory at a time; beyond it callers get 503 busy", "64MiB", size),
+    Switch("--max-connections", "N", "connections from gateways at a time", "2048", count),
+)
+
+SERVE: Final = (_RESOURCES, _SOCKET, *_BROKER, *_LOG)
+GATEWAY: Final = (
+    Switch("--broker", "HOST:PORT", "the broker; repeatable, all addresses of a name are used", read=address, many=True),
+    Switch("--broker-spiffe-id", "ID", "who the broker must be, checked before a byte of a prompt leaves"),
+    _SOCKET,
+    Switch("--port", "PORT", "where agents reach it, on loopback only", str(GATEWAY_PORT), count),
+    Switch("--passthrough", "BOOL", "forward the agent's own credential, for providers of type Passthrough", "false", yes_or_no),
+    Switch("--drain", "DURATION", "how long exchanges may go on after SIGTERM", "25s", duration),
+    *_LOG,
+)
+DEV: Final = (
+    Switch("--resources", "DIR", "folder of YAML files with the objects, watched for changes", ".", Path),
+    Switch(
+        "--workload", "SPIFFE_ID=PORT", "a local gateway on this loopback port with this identity; repeatable", read=workload, many=True
+    ),
+    Switch("--state", "DIR", "quotas, audit lines and sockets live here; kept between runs", ".state", Path),
+    Switch("--svid-ttl", "DURATION", "how long an SVID lives; renewed at half of it", "1h", duration),
+    Switch("--rotate-ca-every", "DURATION", "how often the authority makes a new CA", "24h", duration),
+    *(s for s in _BROKER if s.flag not in ("--listen", "--audit", "--quota-store", "--namespace", "--max-connections")),
+    Switch("--listen", "HOST:PORT", "where the mutual TLS door listens; port 0 = any", "127.0.0.1:0", address),
+    Switch("--namespace", "NS", "the broker's own namespace: a Deny in it covers every namespace", "inference-broker"),
+    *_LOG,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """What a running broker was told. Field names are the switches'; durations in seconds, sizes in bytes."""
+
+    resources: Path
+    spiffe_endpoint_socket: str
+    listen: Address
+    admin: Address
+    audit: str
+    quota_store: str
+    namespace: str
+    shared_model_namespaces: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    plain_http_hosts: tuple[str, ...] = ()
+    trust_bundle: tuple[TrustBundle, ...] = ()
+    allow_inline_credentials: bool = False
+    read_on_after_hangup: float = 0.0
+    drain: float = 25.0
+    max_body: int = 32 << 20
+    max_bodies: int = 64 << 20
+    max_connections: int = 2048
+    log_level: str = "info"
+    log_format: str = "auto"
+    environ: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)  # for ${env:…} in Secrets

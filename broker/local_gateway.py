@@ -1,0 +1,306 @@
+"""The door in the agent's pod: plain HTTP on loopback in, mutual TLS to the broker out. It adds no policy of its own.
+
+What it does promise: nobody but a program on this loopback gets in; no credential of the agent leaves the pod, unless the operator
+turned passthrough on; no byte of a prompt leaves before the broker has proven its SPIFFE ID; and whatever goes wrong on the way
+is said in the agent's own dialect, with what to do next.
+
+It runs beside every agent, so it imports as little as it can and keeps no thread busy.
+"""
+
+import asyncio
+import hmac
+import logging
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_plus
+
+from broker import workload_api
+from broker.config import Address
+from broker.dialects import ROUTES, Dialect, listing
+from broker.errors import BrokerError, BrokerUnavailable, NoSvid, Unidentified
+from broker.http1 import rules
+from broker.http1.client import Answer, ExchangeFailed, Lost, NotSent, Pool
+from broker.http1.server import Limits, Reply, Request, Server
+from broker.identity import parse_spiffe_id
+from broker.names import EXCHANGE_HEADER, GATEWAY_PORT, PLACEHOLDER_KEY, SOURCE_HEADER
+from broker.svids import Update
+from broker.trust import Trust
+
+log = logging.getLogger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
+
+CONNECT_S: Final = 4.0  # for each broker
+NEXT_ADDRESS_S: Final = 0.25  # a name's next address is tried beside one that is silent for this long
+ANSWER_S: Final = 1800.0  # the broker bounds its attempts at providers; this only notices a broker that vanished
+REFUSAL_BYTES: Final = 64 << 10
+
+# What passes, not what is stopped: a header that nobody thought of stays in the pod
+_FORWARD: Final = frozenset(
+    (b"accept", b"accept-language", b"anthropic-beta", b"anthropic-version", b"content-type", b"idempotency-key", b"openai-beta",
+     b"traceparent", b"tracestate", b"user-agent", b"x-request-id")
+)  # fmt: skip
+_FORWARD_PREFIX: Final = b"x-stainless-"
+_CREDENTIALS: Final = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
+_CREDENTIAL_PARAMETERS: Final = frozenset(("key", "api_key", "api-key", "access_token"))
+# The broker has judged what comes back; these belong to one hop alone
+_HOP_BY_HOP: Final = frozenset(
+    (b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"set-cookie", b"te", b"trailer",
+     b"transfer-encoding", b"upgrade")
+)  # fmt: skip
+_BY_PATH: Final[dict[str, Dialect]] = {path: dialect for (_, path), dialect in ROUTES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """What one local gateway was told.
+
+    endpoint: of the SPIFFE Workload API, `unix:///PATH`.
+    passthrough: forward the agent's own credential, for providers of type Passthrough.
+    demand_key: only callers that send this key get in; None = every program on this loopback.
+    """
+
+    brokers: tuple[Address, ...]
+    broker_spiffe_id: str
+    endpoint: str
+    port: int = GATEWAY_PORT
+    passthrough: bool = False
+    demand_key: str | None = field(default=None, repr=False)
+    drain_s: float = 25.0
+
+
+async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain.
+
+    Raises:
+        OSError: the port is taken.
+        ValueError: a setting is wrong, or the Workload API says that it will never answer us.
+    """
+    gateway = Gateway(settings)
+    watching = asyncio.get_running_loop().create_task(gateway.watch())
+    stopping = asyncio.get_running_loop().create_task(stop.wait())
+    try:
+        await gateway.open()
+        await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            await watching
+    finally:
+        try:
+            await gateway.close(settings.drain_s if stopping.done() else 0)
+        finally:
+            for task in (watching, stopping):
+                task.cancel()
+            await asyncio.gather(watching, stopping, return_exceptions=True)
+
+
+class Gateway:
+    """One local gateway: its door, its identity, its connections to the broker.
+
+    Raises:
+        ValueError: the broker's SPIFFE ID or the endpoint is none.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._broker = parse_spiffe_id(settings.broker_spiffe_id)
+        if not self._broker.path:
+            raise ValueError("--broker-spiffe-id is a trust domain, not a workload: give the broker's whole SPIFFE ID")
+        workload_api.parse_endpoint(settings.endpoint)
+        self._trust = Trust()
+        # Compared inside the handshake: a broker of another ID never sees a byte of ours
+        self._tls = self._trust.client_context(lambda identity: identity.spiffe_id == self._broker.spiffe_id)
+        self._pool = Pool(self._dial, fit=self._believe)
+        self._turn = 0
+        self._judge_local = rules.local_judge(settings.port)
+        self._server = Server(self._serve, Limits(connections=256), judge=self._judge, refuse=_word)
+
+    async def open(self) -> int:
+        """Listen on loopback; the port."""
+        port = await self._server.listen("127.0.0.1", self._settings.port)
+        self._judge_local = rules.local_judge(port)
+        log.info("listening", extra={"port": port})
+        return port
+
+    async def watch(self) -> None:
+        """Follow the Workload API for ever. Raises ValueError when it says that asking again cannot help."""
+        try:
+            await workload_api.watch(self._settings.endpoint, self._update, self._trust.note)
+        except workload_api.WorkloadApiError as error:
+            raise ValueError(f"the SPIFFE Workload API at {self._settings.endpoint} refuses this program: {error}") from error
+
+    async def close(self, drain_s: float) -> None:
+        await self._server.drain(drain_s)
+        await self._pool.close()
+
+    # -- identity
+    def _update(self, update: Update | None) -> None:
+        before = self._trust.generation
+        self._trust.apply(update)
+        if self._trust.generation != before:
+            self._pool.retire()  # made as whom we were before
+
+    def _believe(self, tls: ssl.SSLObject | None) -> bool:
+        try:
+            return tls is not None and self._trust.judge(tls, time.time()) == self._broker
+        except BrokerError:
+            return False
+
+    async def _dial(self, factory: Callable[[], asyncio.BufferedProtocol]) -> None:
+        """Connect to the next broker that answers as the broker. Raises what is most telling of what went wrong."""
+        brokers = self._settings.brokers
+        self._turn += 1
+        failed: OSError = ConnectionError("no broker is known")
+        for n in range(len(brokers)):
+            broker = brokers[(self._turn + n) % len(brokers)]
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    await asyncio.get_running_loop().create_connection(
+                        factory, broker.host, broker.port, ssl=self._tls, server_hostname="", happy_eyeballs_delay=NEXT_ADDRESS_S
+                    )
+            except OSError as error:  # TimeoutError and ssl.SSLError are some
+                if not isinstance(failed, ssl.SSLError):
+                    failed = error
+            else:
+                return
+        raise failed
+
+    # -- requests
+    def _judge(self, head: rules.Head) -> None:
+        self._judge_local(head)
+        key = self._settings.demand_key
+        if key is not None and not any(hmac.compare_digest(_key_in(n, v), key.encode()) for n, v in head.headers if n in _CREDENTIALS):
+            raise Unidentified("This gateway wants the key of this run as its API key: `broker dev --print-env SPIFFE_ID` prints it.")
+
+    async def _serve(self, request: Request, reply: Reply) -> None:
+        try:
+            why = self._trust.why_not_ready(time.time())
+            if why is not None:
+                raise NoSvid(f"This pod has no identity to call the broker with: {why}", retry_after_s=1)
+            answer = await self._ask(request)
+        except BrokerError as refusal:
+            _refuse(reply, refusal, _dialect_of(request.path, request.headers))
+            return
+        try:
+            await _hand_on(answer, reply)
+        except ExchangeFailed:
+            reply.cut()  # the head is out: only a cut shows that something is missing
+        finally:
+            answer.close()
+
+    async def _ask(self, request: Request) -> Answer:
+        """The broker's answer. A request is sent a second time only when the broker cannot have acted on it.
+
+        Raises:
+            BrokerUnavailable: there is none.
+        """
+        head = self._head(request)
+        try:
+            answer = await self._send(head, request.body)
+            if answer.status != Unidentified.status or answer.header(SOURCE_HEADER) != b"broker":
+                return answer
+            answer.close()  # the broker's own 401: it judged a session gone stale, before it read the request
+            self._pool.retire()
+            return await self._send(head, request.body)
+        except ExchangeFailed as failure:
+            raise BrokerUnavailable(self._explain(failure), retry_after_s=1) from failure
+
+    async def _send(self, head: bytes, body: bytes) -> Answer:
+        connect_s = CONNECT_S * (len(self._settings.brokers) + 1)
+        return await self._pool.send(head, body, connect_s=connect_s, first_byte_s=ANSWER_S, idle_s=ANSWER_S)
+
+    def _head(self, request: Request) -> bytes:
+        query = self._query(request.query) if request.query else ""
+        lines = [f"{request.method} {request.path}{query} HTTP/1.1\r\nhost: broker\r\n".encode("ascii")]
+        for name, value in request.headers:
+            if name in _FORWARD or name.startswith(_FORWARD_PREFIX) or (name in _CREDENTIALS and self._may_leave(name, value)):
+                lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(b"content-length: %d\r\n\r\n" % len(request.body))
+        return b"".join(lines)
+
+    def _may_leave(self, name: bytes, value: bytes) -> bool:
+        return self._settings.passthrough and _key_in(name, value) != PLACEHOLDER_KEY.encode()
+
+    def _query(self, query: str) -> str:
+        """With its question mark, without credentials."""
+        kept: list[str] = []
+        for part in query.split("&"):
+            name, _, value = part.partition("=")
+            secret = unquote_plus(name).lower() in _CREDENTIAL_PARAMETERS
+            if not secret or (self._settings.passthrough and unquote_plus(value) != PLACEHOLDER_KEY):
+                kept.append(part)
+        return "?" + "&".join(kept) if kept else ""
+
+    def _explain(self, failure: ExchangeFailed) -> str:
+        if isinstance(failure, NotSent):
+            where = " or ".join(str(broker) for broker in self._settings.brokers)
+            match failure.stage:
+                case "tls":
+                    check = f"It must be {self._broker.spiffe_id}: check --broker-spiffe-id and the trust bundles."
+                    return f"No trusted broker at {where}: {failure}. {check}"
+                case "name":
+                    return f"The broker's name cannot be resolved ({where}): check --broker and the cluster's DNS."
+                case _:
+                    check = "Check that it runs and that a network policy lets this pod reach it."
+                    return f"The broker cannot be reached at {where}: {failure}. {check}"
+        if isinstance(failure, Lost) and failure.first and not failure.begun:
+            own = self._trust.own_id
+            return (  # TLS 1.3 tells a client whom the server refuses nothing but this
+                "The broker ended the connection right after the handshake: it may not trust this pod's trust domain "
+                f"({own.trust_domain if own else 'none'}). Check the broker's trust bundles."
+            )
+        return f"The broker did not answer: {failure}. Ask again."
+
+
+async def _hand_on(answer: Answer, reply: Reply) -> None:
+    headers = [header for header in answer.headers if header[0] not in _HOP_BY_HOP]
+    length = answer.header(b"content-length")
+    if length is not None and answer.complete:
+        reply.whole(answer.status, headers, await answer.piece())
+        return
+    reply.begin(answer.status, headers, length=None if length is None else int(length))
+    await reply.room()
+    while piece := await answer.piece():
+        reply.write(piece)
+        if reply.full:
+            await reply.room()
+    reply.end()
+
+
+def _key_in(name: bytes, value: bytes) -> bytes:
+    """The bare key in a credential header."""
+    scheme, _, token = value.strip().partition(b" ")
+    return token.strip() if name == b"authorization" and scheme.lower() == b"bearer" else value.strip()
+
+
+def _dialect_of(path: str, headers: Iterable[tuple[bytes, bytes]]) -> Dialect:
+    for route, dialect in _BY_PATH.items():
+        if path == route or path.startswith(f"{route}/"):
+            return dialect
+    return listing(headers)
+
+
+def _word(path: str, refusal: BrokerError) -> tuple[Headers, bytes]:
+    return _worded(refusal, _dialect_of(path, ()))
+
+
+def _refuse(reply: Reply, refusal: BrokerError, dialect: Dialect) -> None:
+    headers, body = _worded(refusal, dialect)
+    reply.whole(refusal.status, headers, body)
+
+
+def _worded(refusal: BrokerError, dialect: Dialect) -> tuple[Headers, bytes]:
+    """A refusal of our own: it never reached the broker, so its id is in no audit line."""
+    exchange_id = secrets.token_hex(12)
+    headers = [
+        (b"content-type", b"application/json"),
+        (EXCHANGE_HEADER, exchange_id.encode()),
+        (SOURCE_HEADER, b"gateway"),
+        (b"x-should-retry", b"true" if refusal.sdk_may_retry else b"false"),
+    ]
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(refusal.retry_after_s))))
+    return headers, dialect.error(refusal, exchange_id)

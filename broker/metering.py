@@ -1,0 +1,113 @@
+"""What the provider billed, read out of an answer while it passes. One stream meter for every dialect of server-sent events. Pure.
+
+A figure never goes down: a later event that says less than an earlier one does not give tokens back, since nobody can know
+which of the two the provider bills. What is no whole number from 0 to 2^31-1 counts as not reported, and a report with one such
+figure as none.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from broker import sse
+from broker.body import COUNT_MAX
+from broker.chat import Usage
+from broker.errors import ProviderUnavailable
+
+_VALUE: Final = msgspec.json.Decoder()
+
+
+class Tally(Protocol):
+    """A dialect's reading of its own answers and events."""
+
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def failed(self) -> bool: ...
+
+    def is_plain(self, events: bytes) -> bool:
+        """These whole events certainly say nothing that `event` must see."""
+        ...
+
+    def answer(self, value: Mapping[str, object]) -> None:
+        """A complete answer that was not streamed."""
+        ...
+
+    def event(self, data: bytes) -> bool:
+        """The data of one event. False = the caller did not ask for it."""
+        ...
+
+
+class StreamMeter:
+    """Carries bytes, and shows a Tally those events that it must see. Satisfies dialects.Meter."""
+
+    __slots__ = ("_buffer", "_tally")
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._buffer = sse.Buffer()
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._tally.usage
+
+    @property
+    def done(self) -> bool:
+        return self._tally.done
+
+    @property
+    def failed(self) -> bool:
+        return self._tally.failed
+
+    def whole(self, body: bytes) -> Usage | None:
+        self._tally.answer(read_object(body))
+        return self._tally.usage
+
+    def stream(self, piece: bytes) -> bytes:
+        events = self._buffer.take(piece)
+        if not events or self._tally.is_plain(events):
+            return events
+        return b"".join([event for event in sse.split(events) if self._is_kept(event)])
+
+    def end(self) -> bytes:
+        """An event that only lacks its empty line is passed on with one; half an event is a broken answer."""
+        rest = self._buffer.rest()
+        if not rest.strip():
+            return b""
+        return rest + b"\n\n" if self._is_kept(rest) else b""
+
+    def _is_kept(self, event: bytes) -> bool:
+        data = sse.data(event)
+        return not data or self._tally.event(data)
+
+
+def read_object(data: bytes) -> Mapping[str, object]:
+    """An answer, or the data of an event.
+
+    Raises:
+        ProviderUnavailable: it is not a JSON object.
+    """
+    try:
+        value: object = _VALUE.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = None
+    return as_object(value) or _malformed()
+
+
+def as_object(value: object) -> Mapping[str, object]:
+    """An object, or an empty one for everything else."""
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]  JSON keys are strings
+
+
+def count(value: object) -> int | None:
+    """A reported figure, or None when it counts as not reported. `true` is no number."""
+    if type(value) is int and 0 <= value <= COUNT_MAX:
+        return value
+    return None
+
+
+def _malformed() -> Mapping[str, object]:
+    raise ProviderUnavailable("the provider's answer is not well-formed; ask again")

@@ -1,0 +1,214 @@
+"""One document, as JSON or YAML has it, into one object of ours, accepted or rejected, with every fault."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from broker.credentials import Credential, Credentials, SecretRef
+from broker.names import GROUP
+from broker.objects.access import AccessSpec, Mtls, Subject
+from broker.objects.connections import Credentials as CredentialSpec
+from broker.objects.connections import ProviderSpec, clean_key
+from broker.objects.metadata import About, read_about
+from broker.objects.origin import Origin
+from broker.objects.reading import Fault, Unreadable, read
+from broker.objects.routing import RoutingSpec
+from broker.objects.secrets import SecretObject, read_secret
+
+_TOP: frozenset[str] = frozenset(("apiVersion", "kind", "metadata", "spec", "status"))
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingPolicy:
+    """An AIRoutingPolicy.
+
+    spec: to be acted upon only when `about.accepted`; None when it cannot be read.
+    names: the virtual models that it names, rejected or not: a name in a rejected object stays taken.
+    """
+
+    about: About
+    spec: RoutingSpec | None
+    names: tuple[str, ...]
+    credentials: Credentials = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderObject:
+    """An AIProvider."""
+
+    about: About
+    spec: ProviderSpec | None
+    credentials: Credentials = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What holds of a Deny even when the rest of it is wrong.
+
+    subjects: None = every identity of `trust_domain`; that None too = every identity.
+    """
+
+    subjects: tuple[Subject, ...] | None
+    trust_domain: str | None
+    shadow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AccessPolicy:
+    """An AIAccessPolicy.
+
+    remains: of anything that is, or may be meant as, a Deny; it counts when the object is rejected.
+    """
+
+    about: About
+    spec: AccessSpec | None
+    remains: Remains | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A document that is none of our objects. `ours`: it says that it is, so somebody meant something by it."""
+
+    origin: Origin | None
+    fault: Fault
+    ours: bool
+
+
+Document = RoutingPolicy | ProviderObject | AccessPolicy | SecretObject
+
+
+def read_document(
+    raw: object, origin: Origin | None = None, environment: Mapping[str, str] | None = None, found: tuple[Fault, ...] = ()
+) -> Document | Stray:
+    """Read one document.
+
+    origin: the file, or None for an object of the Kubernetes API.
+    environment: see read_secret.
+    found: what the source itself found wrong in it (a duplicate key, an alias …).
+    """
+    if not isinstance(raw, dict):
+        return Stray(origin, found[0] if found else Fault("", "must be an object: a mapping with apiVersion, kind and metadata"), ours=True)
+    fields: dict[str, object] = raw
+    kind = fields.get("kind")
+    if kind not in ("AIRoutingPolicy", "AIAccessPolicy", "AIProvider", "Secret") or not isinstance(kind, str):
+        return _stray(fields, kind, origin)
+    about = read_about(kind, fields, origin)
+    about = replace(about, faults=found + about.faults)
+    if kind == "Secret":
+        secret, faults = read_secret(about, fields, environment)
+        return replace(secret if about.accepted else _emptied(secret), about=_with(about, faults))
+    unknown = tuple(Fault(name, f"is not a field of {kind}; its fields stand below spec", "UnknownField") for name in fields if name not in _TOP)
+    about = _with(about, unknown)
+    if kind == "AIRoutingPolicy":
+        return _routing(about, fields.get("spec"))
+    return _access(about, fields.get("spec")) if kind == "AIAccessPolicy" else _provider(about, fields.get("spec"))
+
+
+def reject(document: Document, fault: Fault) -> Document:
+    """The same object with one fault more, which rejects it."""
+    rejected = _emptied(document) if isinstance(document, SecretObject) else document
+    return replace(rejected, about=_with(document.about, (fault,)))
+
+
+def _emptied(secret: SecretObject) -> SecretObject:
+    return replace(secret, keys=frozenset(), credentials={})
+
+
+def inline_ref(about: About, provider: str) -> SecretRef:
+    """The name under which an Inline value is kept. No Secret can have it: a colon is not allowed in theirs."""
+    return SecretRef(about.namespace or "", f"inline:{about.kind}/{about.name}/{provider}", "value")
+
+
+def _with(about: About, faults: tuple[Fault, ...]) -> About:
+    return replace(about, faults=about.faults + faults)
+
+
+def _stray(fields: Mapping[str, object], kind: object, origin: Origin | None) -> Stray:
+    version = fields.get("apiVersion")
+    ours = not isinstance(kind, str) or not isinstance(version, str) or version.startswith(GROUP) or kind.endswith("List") or kind == "List"
+    if ours:
+        text = "is none of AIRoutingPolicy, AIAccessPolicy, AIProvider, Secret; a List is given as one document for each of its items"
+    else:
+        text = "is not read here; the broker reads AIRoutingPolicy, AIAccessPolicy, AIProvider and Secret"
+    return Stray(origin, Fault("kind", text), ours)
+
+
+def _routing(about: About, raw: object) -> RoutingPolicy:
+    spec, faults = read(RoutingSpec, raw, "spec")
+    credentials = {} if spec is None else {
+        inline_ref(about, provider.name): Credential(key)
+        for provider in spec.providers
+        if (key := _inline(provider.credentials)) is not None
+    }
+    faults += tuple(
+        fault for index, provider in enumerate(spec.providers if spec else ()) for fault in _wrong_inline(provider.credentials, f"spec.providers[{index}]")
+    )
+    return RoutingPolicy(_with(about, faults), spec, _names(raw), credentials)
+
+
+def _provider(about: About, raw: object) -> ProviderObject:
+    spec, faults = read(ProviderSpec, raw, "spec")
+    key = _inline(spec.credentials) if spec else None
+    faults += tuple(_wrong_inline(spec.credentials, "spec")) if spec else ()
+    return ProviderObject(_with(about, faults), spec, {} if key is None else {inline_ref(about, ""): Credential(key)})
+
+
+def _inline(credentials: CredentialSpec) -> str | None:
+    return None if credentials.value is None else clean_key(credentials.value)
+
+
+def _wrong_inline(credentials: CredentialSpec, path: str) -> tuple[Fault, ...]:
+    if credentials.value is None or clean_key(credentials.value) is not None:
+        return ()
+    return (Fault(f"{path}.credentials.value", "has characters that no header can carry; give the key alone"),)
+
+
+def _names(raw: object) -> tuple[str, ...]:
+    """Every model's name that can be read, wherever the object is wrong."""
+    models: object = _fields(raw).get("models")
+    names = [_fields(model).get("name") for model in models] if isinstance(models, list) else []
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def _access(about: About, raw: object) -> AccessPolicy:
+    spec, faults = read(AccessSpec, raw, "spec")
+    faults += tuple(_not_built(spec)) if spec else ()
+    return AccessPolicy(_with(about, faults), spec, _remains(raw))
+
+
+def _not_built(spec: AccessSpec) -> tuple[Fault, ...]:
+    """A restriction that this broker cannot keep: the object grants nothing rather than too much."""
+    text = "is not supported by this version of the broker, so the policy grants nothing; leave it out"
+    money = [Fault(f"spec.quotas[{n}].usd", text, "NotSupported") for n, quota in enumerate(spec.quotas) if quota.usd is not None]
+    cuts = [Fault(f"spec.quotas[{n}].cutOff", text, "NotSupported") for n, quota in enumerate(spec.quotas) if quota.cut_off]
+    return (*money, *cuts)
+
+
+def _remains(raw: object) -> Remains | None:
+    """A Deny, or what may be one: an action that cannot be read counts, and so does a spec that cannot."""
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        return Remains(None, None, shadow=False)
+    fields: dict[str, object] = raw
+    if fields.get("action", "Allow") == "Allow":
+        return None
+    mtls, _ = read(Mtls, fields.get("mtls"), "")
+    domain = _fields(fields.get("mtls")).get("trustDomain")
+    narrowed = mtls.trust_domain if mtls is not None else domain if isinstance(domain, str) and domain else None
+    return Remains(_subjects(fields.get("subjects")), narrowed, shadow=fields.get("mode") == "Shadow")
+
+
+def _subjects(raw: object) -> tuple[Subject, ...] | None:
+    """The subjects when every one of them can be read; one that cannot may be anybody."""
+    if not isinstance(raw, list) or not raw:
+        return None
+    read_ones = [read(Subject, item, "") for item in raw]
+    subjects = tuple(subject for subject, faults in read_ones if subject is not None and not faults)
+    return subjects if len(subjects) == len(read_ones) else None
+
+
+def _fields(raw: object) -> Mapping[str, object]:
+    return {key: value for key, value in raw.items() if isinstance(key, str)} if isinstance(raw, dict) else {}
+
+
+__all__ = ["AccessPolicy", "Document", "ProviderObject", "Remains", "RoutingPolicy", "Stray", "Unreadable", "inline_ref", "read_document", "reject"]

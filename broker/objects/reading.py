@@ -1,0 +1,233 @@
+"""What somebody wrote, against our Structs: a typed value, and every fault at once, each with its path.
+
+msgspec.convert stops at the first fault; whoever writes an object by hand wants all of them. The Structs' own types and
+Meta are the only source of the rules, so that a CRD's schema, made from the same Structs, says the same.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from broker.names import API_VERSION
+from broker.objects.duration import seconds
+
+Told = Iterator[tuple[str, str]]  # (path within the value, what to do about it)
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """A piece of an object. What the types cannot say, it says itself.
+
+    Meta.extra understood here, beside msgspec's own bounds: `must` (the pattern in words), `key` (the field by which list
+    items are told apart; "" = the items themselves), `longest` (of a duration, e.g. "24h").
+    """
+
+    @classmethod
+    def misshapen(cls, raw: Mapping[str, object]) -> Told:
+        """Which fields may stand together. Judged on what was written, even when a field of it cannot be read."""
+        yield from ()
+
+    def mistaken(self) -> Told:
+        """What is wrong between values that could all be read."""
+        yield from ()
+
+
+class Unreadable:
+    """Stands where the source could not read a value, and has said so already."""
+
+
+UNREADABLE: Final = Unreadable()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with an object, where, and what to do. `reason` is one of those of the condition Accepted."""
+
+    path: str
+    message: str
+    reason: str = "InvalidSpec"
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class _Broken:
+    """The value could not be read; the faults say why."""
+
+
+_BROKEN: Final = _Broken()
+_PartT = TypeVar("_PartT", bound=Part)
+
+
+def read(kind: type[_PartT], raw: object, path: str) -> tuple[_PartT | None, tuple[Fault, ...]]:
+    """Read a value as this Struct. None when a field cannot be read; with faults beside it, it must not be acted upon either."""
+    reader = _Reader([])
+    value = reader.value(_type_of(kind), raw, path)
+    return (value if isinstance(value, kind) else None), tuple(reader.faults)
+
+
+@cache
+def _type_of(kind: type[Part]) -> inspect.Type:
+    return inspect.type_info(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    faults: list[Fault]
+
+    def value(self, kind: inspect.Type, raw: object, path: str, extra: Mapping[str, object] | None = None) -> object:
+        if isinstance(raw, Unreadable):
+            return _BROKEN
+        extra = extra or {}
+        match kind:
+            case inspect.Metadata():
+                return self.value(kind.type, raw, path, kind.extra)
+            case inspect.UnionType():
+                return self._one_of(kind, raw, path, extra)
+            case inspect.StructType():
+                return self._struct(kind, raw, path)
+            case inspect.VarTupleType():
+                return self._list(kind, raw, path, extra)
+            case inspect.LiteralType():
+                return self._choice(tuple(str(value) for value in kind.values), raw, path)
+            case inspect.EnumType():
+                chosen = self._choice(tuple(member.value for member in kind.cls), raw, path)
+                return _BROKEN if chosen is _BROKEN else kind.cls(chosen)
+            case inspect.StrType():
+                return self._text(kind, raw, path, extra)
+            case inspect.IntType():
+                return self._number(kind, raw, path)
+            case inspect.BoolType():
+                return raw if isinstance(raw, bool) else self._fault(path, f"must be true or false, not {_what(raw)}")
+            case _:
+                raise TypeError(f"{path}: no rule to read {kind!r}")
+
+    def _fault(self, path: str, message: str, reason: str = "InvalidSpec") -> object:
+        self.faults.append(Fault(path, message, reason))
+        return _BROKEN
+
+    def _one_of(self, kind: inspect.UnionType, raw: object, path: str, extra: Mapping[str, object]) -> object:
+        """An optional value, or a whole number beside words."""
+        kinds = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
+        if len(kinds) == 1:
+            return self.value(kinds[0], raw, path, extra)
+        numeric = isinstance(raw, int)
+        for one in kinds:
+            if isinstance(one.type if isinstance(one, inspect.Metadata) else one, inspect.IntType) == numeric:
+                return self.value(one, raw, path, extra)
+        raise TypeError(f"{path}: no rule to read {kind!r}")
+
+    def _choice(self, values: tuple[str, ...], raw: object, path: str) -> object:
+        if isinstance(raw, str) and raw in values:
+            return raw
+        near = difflib.get_close_matches(raw, values, 1) if isinstance(raw, str) else []
+        return self._fault(path, f"must be one of {', '.join(values)}{f'; did you mean {near[0]}?' if near else ''}")
+
+    def _text(self, kind: inspect.StrType, raw: object, path: str, extra: Mapping[str, object]) -> object:
+        if not isinstance(raw, str):
+            hint = ": put it in quotes" if isinstance(raw, (int, float)) else ""
+            return self._fault(path, f"must be text, not {_what(raw)}{hint}")
+        if len(raw) < (kind.min_length or 0):
+            return self._fault(path, "must not be empty")
+        if kind.max_length is not None and len(raw) > kind.max_length:
+            return self._fault(path, f"has {len(raw)} characters; at most {kind.max_length} are allowed")
+        # fullmatch: `$` alone lets a final newline pass
+        if kind.pattern is not None and not re.fullmatch(kind.pattern, raw):
+            return self._fault(path, f"must be {extra.get('must', kind.pattern)}")
+        longest = extra.get("longest")
+        if isinstance(longest, str) and not 0 < seconds(raw) <= seconds(longest):
+            return self._fault(path, f"must be longer than 0s and at most {longest}")
+        return raw
+
+    def _number(self, kind: inspect.IntType, raw: object, path: str) -> object:
+        if isinstance(raw, bool) or not isinstance(raw, int):
+            return self._fault(path, f"must be a whole number, not {_what(raw)}")
+        if kind.ge is not None and raw < kind.ge:
+            return self._fault(path, f"must be at least {kind.ge}")
+        if kind.le is not None and raw > kind.le:
+            return self._fault(path, f"must be at most {kind.le}")
+        return raw
+
+    def _list(self, kind: inspect.VarTupleType, raw: object, path: str, extra: Mapping[str, object]) -> object:
+        if not isinstance(raw, list):
+            return self._fault(path, f"must be a list, not {_what(raw)}")
+        items: list[object] = raw
+        if len(items) < (kind.min_length or 0):
+            return self._fault(path, f"must have at least {kind.min_length} entry; leave the field out where it may be absent")
+        if kind.max_length is not None and len(items) > kind.max_length:
+            return self._fault(path, f"has {len(items)} entries; at most {kind.max_length} are allowed")
+        read = [self.value(kind.item_type, item, f"{path}[{index}]") for index, item in enumerate(items)]
+        broken = any(value is _BROKEN for value in read)
+        if isinstance(key := extra.get("key"), str):
+            broken |= self._repeats(items, key, path)
+        return _BROKEN if broken else tuple(read)
+
+    def _repeats(self, items: list[object], key: str, path: str) -> bool:
+        seen: dict[str, int] = {}
+        repeated = False
+        for index, item in enumerate(items):
+            value = item.get(key) if key and isinstance(item, dict) else item
+            if not isinstance(value, str):
+                continue
+            first = seen.setdefault(value, index)
+            if first != index:
+                repeated = True
+                place = f"{path}[{index}].{key}" if key else f"{path}[{index}]"
+                self._fault(place, f"{value!r} is already at {path}[{first}]; leave one of the two out")
+        return repeated
+
+    def _struct(self, kind: inspect.StructType, raw: object, path: str) -> object:
+        if not isinstance(raw, dict):
+            return self._fault(path, f"must be a mapping of fields, not {_what(raw)}")
+        fields: dict[str, object] = raw
+        part: type[Part] = kind.cls
+        self._unknown(fields, [field.encode_name for field in kind.fields], path)
+        values: dict[str, object] = {}
+        broken = False
+        for field in kind.fields:
+            where = _join(path, field.encode_name)
+            if field.encode_name in fields:
+                values[field.name] = self.value(field.type, fields[field.encode_name], where)
+                broken |= values[field.name] is _BROKEN
+            elif field.required:
+                self._fault(where, f"is required{_described(field.type)}")
+                broken = True
+        for within, message in part.misshapen(fields):
+            self._fault(_join(path, within), message)
+            broken = True
+        if broken:
+            return _BROKEN
+        built = part(**values)
+        for within, message in built.mistaken():
+            self._fault(_join(path, within), message)
+        return built
+
+    def _unknown(self, fields: Mapping[str, object], known: list[str], path: str) -> None:
+        for name in fields:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"the fields here are {', '.join(known)}"
+                self._fault(_join(path, name), f"is not a field of {API_VERSION}; {hint}", "UnknownField")
+
+
+def _join(path: str, within: str) -> str:
+    if not within:
+        return path
+    return f"{path}.{within}" if path else within
+
+
+def _what(raw: object) -> str:
+    """The kind of what was written; never the value, which may be a secret in a wrong place."""
+    names: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
+    return "null" if raw is None else names.get(type(raw), "that")
+
+
+def _described(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.Metadata) and kind.extra_json_schema and "description" in kind.extra_json_schema:
+        return f": {kind.extra_json_schema['description']}"
+    return ""

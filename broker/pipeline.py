@@ -1,0 +1,343 @@
+"""The hallway. Read `serve` and `answer` first: they are the whole product in two screens.
+
+The order is the security argument. Nothing is parsed before the caller is identified, nothing is sent before it is granted
+and held, no credential is touched before all of that said yes, and whatever happens there is one settlement and one audit line.
+A door carries bytes to `serve` and back; it decides nothing.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ssl import SSLObject
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+from broker import features, providers, routing, upstream
+from broker.audit import Audit
+from broker.chat import Header, Usage
+from broker.dialects import METHODS, ROUTES
+from broker.errors import (
+    BrokerError,
+    Busy,
+    Forbidden,
+    Internal,
+    MethodNotAllowed,
+    NoBackend,
+    ProviderUnavailable,
+    TooSlow,
+    Unavailable,
+    UnknownRoute,
+    Untranslatable,
+)
+from broker.exchange import Exchange
+from broker.grant import Backend
+from broker.identity import Identity
+from broker.ledger.settling import Settler
+from broker.names import CLAMP_HEADER, EXCHANGE_HEADER, MODELS_PATH, SOURCE_HEADER
+from broker.policy import Snapshot
+from broker.quota import Ask, Ledger
+from broker.telemetry import Telemetry
+from broker.upstream import Answer, Upstream
+
+log = logging.getLogger(__name__)
+
+OK: Final = 200
+UNBILLED: Final = Usage(0, 0)  # the request counts, tokens do not
+HOLD_MARGIN_S: Final = 60.0  # after the last deadline of an exchange nobody settles it any more
+JSON: Final = (b"content-type", b"application/json")
+
+
+class Caller(Protocol):
+    """The door's end of one exchange: where the answer goes. Writing to a caller that has gone does nothing."""
+
+    @property
+    def begun(self) -> bool: ...
+    @property
+    def full(self) -> bool: ...
+    def begin(self, status: int, headers: list[Header], *, length: int | None = None) -> None: ...
+    def write(self, piece: bytes) -> None: ...
+    async def room(self) -> None: ...
+    def end(self) -> None: ...
+    def whole(self, status: int, headers: list[Header], body: bytes) -> None: ...
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class House:
+    """The long-lived things that a request may use. Built once, in wiring.py."""
+
+    snapshot: Callable[[], Snapshot]
+    identify: Callable[[SSLObject, float], Identity]
+    ledger: Ledger
+    settler: Settler
+    upstream: Upstream
+    audit: Audit
+    telemetry: Telemetry
+    now_s: Callable[[], float]  # monotonic
+    wall_s: Callable[[], float]
+    draw: Callable[[], float]  # uniform in [0, 1)
+    read_on_s: float = 0.0
+    draining: bool = False
+    exchanges: set[Exchange] = field(default_factory=set[Exchange])
+
+
+async def serve(x: Exchange, house: House, caller: Caller) -> None:
+    """One exchange: answered, refused, broken, cut off or hung up on; settled once, written to audit once."""
+    x.task = asyncio.current_task()
+    house.exchanges.add(x)
+    try:
+        await answer(x, house, caller)
+    except BrokerError as refusal:
+        refuse(x, caller, refusal)
+    except asyncio.CancelledError:
+        if x.cause is None:
+            x.code = "caller_left"
+            raise
+        refuse(x, caller, x.cause)
+    except Exception:  # the last line before the caller, who learns nothing of it
+        log.exception("exchange %s met a defect of ours", x.id)
+        refuse(x, caller, Internal(f"the broker failed; its operator finds this exchange as {x.id}"))
+    finally:
+        house.exchanges.discard(x)
+        settle(x, house)
+        write_down(x, house)
+
+
+async def answer(x: Exchange, house: House, caller: Caller) -> None:
+    """The steps, in the one order there is."""
+    x.identity = house.identify(x.tls, x.time_s)
+    house.audit.ready()
+    if house.draining:
+        raise Busy("this broker is shutting down; ask again", retry_after_s=1)
+    if x.method == "GET" and (x.path == MODELS_PATH or x.path.startswith(f"{MODELS_PATH}/")):
+        list_models(x, house, caller)
+        return
+    if (x.method, x.path) not in ROUTES:
+        raise misrouted(x)
+    x.question = x.dialect.read(x.body)
+    x.grant = house.snapshot().decide(x.identity, x.question.model)
+    x.ends_s = x.began_s + x.grant.max_stream_s
+    features.require(x.question.features | x.dialect.features_of_headers(x.headers), x.grant.features)
+    x.backend = route(x, house)
+    await admit(x, house)
+    await forwarded(x, house, caller)
+
+
+def misrouted(x: Exchange) -> BrokerError:
+    methods = ("GET",) if x.path == MODELS_PATH else METHODS.get(x.path)
+    if methods:
+        return MethodNotAllowed(f"{x.path} takes {' and '.join(methods)} alone")
+    return UnknownRoute(f"this broker does not serve this path; it serves {', '.join((*METHODS, MODELS_PATH))}")
+
+
+def route(x: Exchange, house: House) -> Backend:
+    """A ready backend that speaks the caller's dialect.
+
+    Raises:
+        Untranslatable: none of the model's backends speaks it, ready or not.
+        NoBackend: those that do are not ready.
+    """
+    ready = tuple(b for b in x.grant.backends if speaks(b.provider.kind, x.dialect.NAME))
+    if ready:
+        return routing.choose(ready, house.draw())
+    if any(speaks(kind, x.dialect.NAME) for kind in x.grant.configured):
+        raise NoBackend(
+            "no provider of this model is ready; the owner of its AIRoutingPolicy finds the reason in its status", retry_after_s=1
+        )
+    raise Untranslatable(f"no provider of this model speaks {x.dialect.NAME}; call it with the SDK of a dialect that one of them speaks")
+
+
+def speaks(kind: str, dialect: str) -> bool:
+    return kind in providers.PROVIDERS and dialect in providers.PROVIDERS[kind].paths
+
+
+async def admit(x: Exchange, house: House) -> None:
+    """Hold what this may cost at most. A hold whose answer did not reach us is voided: nothing was sent."""
+    x.demand = x.question.demand(x.grant.default_output_tokens, x.grant.max_output_tokens)
+    ask = Ask(
+        hold_id=x.id,
+        identity=x.identity.spiffe_id,
+        policies=x.grant.granting,
+        budgets=x.grant.budgets,
+        demand=x.demand,
+        expires_s=x.grant.max_stream_s + HOLD_MARGIN_S,
+    )
+    try:
+        x.held = await house.ledger.hold(ask)
+    except (Unavailable, asyncio.CancelledError):
+        house.settler.void(x.id)
+        raise
+
+
+async def forwarded(x: Exchange, house: House, caller: Caller) -> None:
+    """Forward; where the operator wants to know what leavers cost, read on for a while after the caller has gone."""
+    if not house.read_on_s:
+        await forward(x, house, caller)
+        return
+    going = asyncio.get_running_loop().create_task(forward(x, house, caller))
+    try:
+        await asyncio.shield(going)
+    finally:
+        if not going.done():
+            await asyncio.wait((going,), timeout=house.read_on_s if x.cause is None else 0)
+            going.cancel()
+            await asyncio.wait((going,))
+
+
+async def forward(x: Exchange, house: House, caller: Caller) -> None:
+    """Ask the provider with its credential, and carry the answer to the caller while the meter reads it."""
+    to = x.backend.provider
+    kind = providers.PROVIDERS[to.kind]
+    body = x.question.body(x.backend.model, x.held.granted_output, kind.options_at(to.endpoint.host))
+    x.sent = True
+    try:
+        got = await house.upstream.send(to, kind.paths[x.dialect.NAME], x.headers, body)
+    except (ProviderUnavailable, NoBackend) as failure:
+        x.sent = getattr(failure, "sent", False)
+        raise
+    try:
+        x.first_byte_s = house.now_s()
+        if got.status != OK:
+            await pass_on(x, caller, got)
+        elif x.question.streaming:
+            await stream(x, caller, got)
+        else:
+            await whole(x, caller, got)
+    finally:
+        got.close()
+
+
+async def whole(x: Exchange, caller: Caller, got: Answer) -> None:
+    meter = x.question.meter()
+    body = await got.whole()
+    usage = meter.whole(body)
+    x.usage = usage if meter.done else None
+    caller.whole(OK, answer_headers(x, got), body)
+    x.code = "answered"
+
+
+async def stream(x: Exchange, caller: Caller, got: Answer) -> None:
+    """Piece by piece: what the provider sent is with the caller before we wait for more, and no faster than the caller reads."""
+    if not got.is_event_stream:
+        raise ProviderUnavailable("the provider answered a request for a stream with something else; ask again, or without stream")
+    meter = x.question.meter()
+    caller.begin(OK, answer_headers(x, got))
+    try:
+        while piece := await got.piece():
+            if events := meter.stream(piece):
+                caller.write(events)
+                if caller.full:
+                    await caller.room()
+        if rest := meter.end():
+            caller.write(rest)
+    finally:
+        x.usage = meter.usage if meter.done else None
+    caller.end()
+    x.code = "answered"
+
+
+async def pass_on(x: Exchange, caller: Caller, got: Answer) -> None:
+    """An answer other than 200, once it is complete: what is the caller's to mend goes on as it is, the rest becomes our refusal."""
+    body = await got.whole()
+    x.usage = UNBILLED
+    refusal = upstream.refusal(x.backend.provider, got)
+    if refusal is not None:
+        raise refusal
+    caller.whole(got.status, [*answer_headers(x, got), (SOURCE_HEADER, b"provider")], body)
+    x.code = "answered"
+
+
+def answer_headers(x: Exchange, got: Answer) -> list[Header]:
+    x.status = got.status
+    headers = [*got.passed_headers, *x.dialect.rate_limit_headers(x.held, x.time_s), (EXCHANGE_HEADER, x.id.encode())]
+    clamped = x.question.clamped(x.held.granted_output)
+    if clamped is not None:
+        headers.append((CLAMP_HEADER, b"%d" % clamped))
+    return headers
+
+
+def refuse(x: Exchange, caller: Caller, refusal: BrokerError) -> None:
+    """Say no in the caller's dialect: as an answer, or as an event of the stream that has begun."""
+    x.code = refusal.code
+    if caller.begun:
+        caller.write(x.dialect.error_event(refusal, x.id))
+        caller.end()
+        return
+    x.status = refusal.status
+    caller.whole(refusal.status, refusal_headers(refusal, x.id), x.dialect.error(refusal, x.id))
+
+
+def refusal_headers(refusal: BrokerError, exchange_id: str) -> list[Header]:
+    headers = [
+        JSON,
+        (EXCHANGE_HEADER, exchange_id.encode()),
+        (SOURCE_HEADER, refusal.source.encode()),
+        (b"x-should-retry", b"true" if refusal.sdk_may_retry else b"false"),
+    ]
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(refusal.retry_after_s))))
+    return headers
+
+
+def list_models(x: Exchange, house: House, caller: Caller) -> None:
+    """What this identity may call now, in the caller's dialect; no hold."""
+    snapshot = house.snapshot()
+    if not snapshot.names_identity(x.identity):
+        raise Forbidden("no policy names this identity; ask the owner of the models that you need for an AIAccessPolicy")
+    names = tuple(m.name for m in snapshot.visible_models(x.identity) if any(speaks(kind, x.dialect.NAME) for kind in m.kinds))
+    if x.path == MODELS_PATH:
+        body = x.dialect.models(names)
+    else:
+        wanted = unquote(x.path[len(MODELS_PATH) + 1 :])
+        if wanted not in names:
+            raise UnknownRoute("no model of this name is granted to this identity and ready; GET /v1/models lists those that are")
+        body = x.dialect.one_model(wanted)
+    x.code, x.status = "listed", OK
+    caller.whole(OK, [JSON, (EXCHANGE_HEADER, x.id.encode())], body)
+
+
+def settle(x: Exchange, house: House) -> None:
+    """Once per hold: what was billed; all of it where nobody can know; nothing where nothing was sent."""
+    if not hasattr(x, "held"):
+        return
+    if not x.sent:
+        house.settler.void(x.id)
+        return
+    house.settler.settle(x.id, x.usage)
+    if x.usage is not None:
+        house.telemetry.over_hold(max(0, x.usage.input_tokens + x.usage.output_tokens - x.demand.prompt_bound - x.held.granted_output))
+
+
+def write_down(x: Exchange, house: House) -> None:
+    """The audit line, the figures, and the policies' own count of refusals."""
+    now_s = house.now_s()
+    house.audit.write(x.record(now_s))
+    identity = getattr(x, "identity", None)
+    granted = x.grant.model if hasattr(x, "grant") else ""
+    first_byte_s = None if x.first_byte_s is None else x.first_byte_s - x.began_s
+    house.telemetry.exchange_done(identity, granted, x.code, x.charged(), now_s - x.began_s, first_byte_s)
+    if identity is not None and x.code not in NO_REFUSALS:
+        house.settler.deny(house.snapshot().names_identity(identity), identity.spiffe_id)
+
+
+NO_REFUSALS: Final = frozenset(("answered", "listed", "caller_left"))
+
+
+def decide_again(house: House) -> None:
+    """The world has changed: an exchange in flight that has lost its grant ends now, settled and told so."""
+    snapshot = house.snapshot()
+    for x in tuple(house.exchanges):
+        if hasattr(x, "grant"):
+            try:
+                snapshot.decide(x.identity, x.question.model)
+            except BrokerError as lost:
+                x.end(Forbidden("the policy that allowed this was changed while it ran") if isinstance(lost, Forbidden) else lost)
+
+
+def end_overdue(house: House) -> None:
+    """A policy's maxStreamDuration bounds every exchange, whatever it waits for."""
+    now_s = house.now_s()
+    for x in tuple(house.exchanges):
+        if x.ends_s < now_s:
+            x.end(TooSlow("this exchange reached the longest duration that its policy allows"))

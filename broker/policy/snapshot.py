@@ -1,0 +1,183 @@
+"""One state of the world, and what follows from it for anybody who asks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from broker.errors import Forbidden, Unavailable
+from broker.grant import Failover, Grant, PolicyRef
+from broker.identity import Identity
+from broker.policy.offers import Offer
+from broker.policy.rules import Rule, Rules, budgets
+from broker.policy.settings import Settings
+from broker.policy.status import ObjectStatus
+
+# Grants and listings that one snapshot remembers; beyond it, it forgets all of them and works them out again.
+REMEMBERED: Final = 65_536
+
+_NO: Final = "this identity may not use this model; GET /v1/models lists those it may, the administrator of its namespace grants others"
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleModel:
+    """A model that an identity may call now. `name` leads to it when asked for; `kinds` are those of its ready backends."""
+
+    name: str
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Namespaces whose objects are not, or not yet, known."""
+
+    pending: frozenset[str] = frozenset()
+    unreadable: frozenset[str] = frozenset()
+
+    def unknown(self, namespace: str) -> bool:
+        return namespace in self.pending or namespace in self.unreadable
+
+
+class Snapshot:
+    """Immutable but for what it remembers of its own answers: the same question always has the same answer.
+
+    statuses: of every object, rejected ones included.
+    offers, rules: for listings and explanations.
+    """
+
+    def __init__(
+        self, settings: Settings, offers: Mapping[tuple[str, str], Offer], rules: Rules, statuses: tuple[ObjectStatus, ...], readiness: Readiness
+    ) -> None:
+        self.settings = settings
+        self.offers = offers
+        self.rules = rules
+        self.statuses = statuses
+        self.readiness = readiness
+        self._grants: dict[tuple[str, str], Grant] = {}
+        self._visible: dict[str, tuple[VisibleModel, ...]] = {}
+
+    def decide(self, identity: Identity, model: str) -> Grant:
+        """The one yes. Silence is no.
+
+        Raises:
+            Forbidden: no policy grants this identity this model, or one denies it, or nobody offers it.
+            Unavailable: it cannot be known yet.
+        """
+        key = (identity.spiffe_id, model)
+        grant = self._grants.get(key)
+        if grant is None:
+            grant = self._decided(identity, model)
+            if len(self._grants) >= REMEMBERED:
+                self._grants.clear()
+            self._grants[key] = grant
+        return grant
+
+    def visible_models(self, identity: Identity) -> tuple[VisibleModel, ...]:
+        """What this identity may call and something would answer, by the shortest name that leads there.
+
+        Raises:
+            Unavailable: the broker's own namespace, where the cut-offs stand, is not known yet.
+        """
+        visible = self._visible.get(identity.spiffe_id)
+        if visible is None:
+            visible = tuple(self._listed(identity))
+            if len(self._visible) >= REMEMBERED:
+                self._visible.clear()
+            self._visible[identity.spiffe_id] = visible
+        return visible
+
+    def names_identity(self, identity: Identity) -> tuple[PolicyRef, ...]:
+        """The policies whose subjects name this identity, whatever they say about it."""
+        return tuple(rule.ref for rule in self.rules.naming(identity))
+
+    def places(self, identity: Identity, model: str) -> Iterator[tuple[str, str]]:
+        """Where a name is looked for, in order. Nowhere else: nobody draws another team's prompts to himself."""
+        if identity.namespace and identity.trust_domain == self.settings.trust_domain:
+            yield identity.namespace, model
+        for namespace in self.settings.shared_namespaces:
+            yield namespace, model
+        namespace, slash, name = model.partition("/")
+        if slash and namespace and name:
+            yield namespace, name
+
+    def find(self, identity: Identity, model: str) -> Offer | None:
+        """The first place that defines the name, granted or not.
+
+        Raises:
+            Unavailable: a place that may define it is not known. One that may not be read is passed over, but then a name
+                found nowhere is unknown, not absent.
+        """
+        unread = False
+        for place in self.places(identity, model):
+            if place[0] in self.readiness.pending:
+                raise Unavailable("the broker has not read the policies of this model's namespace yet; ask again", retry_after_s=1)
+            unread |= place[0] in self.readiness.unreadable
+            if offer := self.offers.get(place):
+                return offer
+        if unread:
+            raise Unavailable("the broker may not read the policies of this model's namespace; its operator has to allow it", retry_after_s=30)
+        return None
+
+    def check_known(self) -> None:
+        """Raises Unavailable until the broker's own namespace is read: a Deny there covers everything."""
+        if self.readiness.unknown(self.settings.namespace):
+            raise Unavailable("the broker has not read its own policies yet; ask again", retry_after_s=1)
+
+    def _decided(self, identity: Identity, model: str) -> Grant:
+        self.check_known()
+        offer = self.find(identity, model)
+        if offer is None or offer.taken:
+            raise Forbidden(_NO, param="model")
+        matching = [rule for rule in self.rules.naming(identity) if rule.covers(offer.namespace, offer.name)]
+        if not permits(matching):
+            raise Forbidden(_NO, param="model")
+        return granted(offer, matching, identity)
+
+    def _listed(self, identity: Identity) -> Iterator[VisibleModel]:
+        self.check_known()
+        naming = self.rules.naming(identity)
+        namespaces = {rule.namespace for rule in naming if rule.grants}
+        for (namespace, name), offer in self.offers.items():
+            if namespace not in namespaces or not offer.backends:
+                continue
+            if not permits([rule for rule in naming if rule.covers(namespace, name)]):
+                continue
+            if shortest := self._shortest(identity, offer):
+                kinds = tuple(sorted({backend.provider.kind for backend in offer.backends}))
+                yield VisibleModel(shortest, kinds)
+
+    def _shortest(self, identity: Identity, offer: Offer) -> str | None:
+        for name in (offer.name, f"{offer.namespace}/{offer.name}"):
+            try:
+                found = self.find(identity, name)
+            except Unavailable:
+                continue
+            if found is offer:
+                return name
+        return None
+
+
+def permits(matching: list[Rule]) -> bool:
+    """Any enforcing Deny refuses; else any Allow allows."""
+    return not any(rule.refuses for rule in matching) and any(rule.grants for rule in matching)
+
+
+def granted(offer: Offer, matching: list[Rule], identity: Identity) -> Grant:
+    """The grant that these rules, which permit it, make of an offer."""
+    granting = [rule for rule in matching if rule.grants]
+    enforcing = [rule for rule in granting if not rule.shadow]
+    counted = [budget for rule in matching for budget in budgets(rule, offer.namespace, offer.name, identity.spiffe_id)]
+    return Grant(
+        namespace=offer.namespace,
+        model=offer.name,
+        backends=offer.backends,
+        configured=offer.configured,
+        budgets=(*offer.budgets, *counted),
+        features=frozenset(feature for rule in enforcing for feature in rule.features),
+        default_output_tokens=offer.default_output_tokens,
+        max_output_tokens=offer.max_output_tokens,
+        max_stream_s=min(rule.max_stream_s for rule in enforcing or granting),
+        policies=tuple(rule.ref for rule in matching),
+        granting=tuple(rule.ref for rule in granting),
+        would_refuse=("forbidden",) if any(rule.denies for rule in matching) else (),
+        failover=offer.failover or Failover(),
+    )

@@ -1,0 +1,10 @@
+"""Whom we call: data only. One file per kind (the schema of an AIProvider object): where it is, its paths, its headers."""
+
+from typing import Final
+
+from broker.providers import anthropic, mistral, openai
+from broker.providers.kind import Kind
+
+__all__ = ["PROVIDERS", "Kind"]
+
+PROVIDERS: Final[dict[str, Kind]] = {"OpenAI": openai.KIND, "Anthropic": anthropic.KIND, "Mistral": mistral.KIND}

@@ -1,0 +1,34 @@
+"""What there is to know about one kind of provider."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from broker.chat import Header, Options
+from broker.grant import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of provider.
+
+    endpoint: the public one; its path is also the default path of endpoints that name none.
+    paths: for each dialect that it speaks, the path below the endpoint's own.
+    auth: the header that carries the credential, and what stands before the value.
+    request_headers: those of the caller's headers that may go on.
+    headers: sent where neither the caller nor the object names them.
+    options: what the public endpoint understands.
+    compatible: what servers at other endpoints of this kind are sure to understand.
+    """
+
+    endpoint: Endpoint
+    paths: Mapping[str, str]
+    auth: tuple[bytes, bytes]
+    options: Options
+    compatible: Options
+    request_headers: frozenset[bytes] = frozenset()
+    headers: tuple[Header, ...] = ()
+
+    def options_at(self, host: str) -> Options:
+        """What the server at this host understands. The vendor's regional hosts are below its public one."""
+        public = self.endpoint.host
+        return self.options if host == public or host.endswith("." + public) else self.compatible

@@ -1,0 +1,273 @@
+"""The only place where the broker's long-lived things are built, watched over and closed."""
+
+import asyncio
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from broker import addresses, files, logs, pipeline, policy, server, workload_api
+from broker.admin import Admin
+from broker.audit import Audit, Expired
+from broker.config import BrokerSettings, ConfigError
+from broker.credentials import Credential, SecretRef
+from broker.errors import Unavailable
+from broker.http1.server import Limits
+from broker.ledger.database import CannotOpen
+from broker.ledger.memory import MemoryLedger
+from broker.ledger.settling import Settler
+from broker.ledger.sqlite import SqliteLedger
+from broker.objects import Resources
+from broker.pipeline import House
+from broker.quota import Ledger
+from broker.svids import Update
+from broker.telemetry import Figure, Telemetry
+from broker.trust import Trust
+from broker.upstream import Upstream
+
+log = logging.getLogger(__name__)
+
+VERSION: Final = version("inference-broker")
+SWEEP_S: Final = 1.0
+EXPIRE_S: Final = 5.0
+
+
+class World:
+    """What the objects say now. Replaced as a whole; a request that has begun keeps the snapshot it was decided by."""
+
+    def __init__(self, resources: Resources, operator: policy.Settings) -> None:
+        self.operator = operator
+        self.generation = 0
+        self.replace(resources)
+
+    def replace(self, resources: Resources) -> None:
+        self.snapshot = policy.build(resources, self.operator)
+        self.resources = resources
+        self.generation += 1
+        self.built_s = time.monotonic()
+        self._hosts = {(secret.about.namespace, secret.about.name): secret.hosts for secret in resources.secrets}
+
+    def secret(self, ref: SecretRef) -> tuple[Credential | None, str | None]:
+        return self.resources.credentials.get(ref), self._hosts.get((ref.namespace, ref.name))
+
+    def secret_values(self) -> Iterator[str]:
+        """For the log's last resort, which takes them out of every line."""
+        return (credential.reveal() for credential in self.resources.credentials.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What listens where, and as whom."""
+
+    port: int
+    admin_port: int
+    spiffe_id: str
+
+
+async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[Started], None] = lambda _: None) -> None:
+    """Run a broker until `stop` is set, then drain it.
+
+    Raises:
+        ConfigError: a setting cannot be used; the message says which.
+        files.Unreadable: the objects cannot be read at start.
+        OSError: an address or a file cannot be opened.
+        workload_api.WorkloadApiError: the Workload API says that asking it again is no use.
+    """
+    trust = Trust(read_bundles(settings))
+    source = files.Folder(settings.resources, settings.environ)
+    operator = policy.Settings(
+        namespace=settings.namespace,
+        shared_namespaces=settings.shared_model_namespaces,
+        allow_inline=settings.allow_inline_credentials,
+        plain_http=addresses.parse_hosts(settings.plain_http_hosts),
+        allowed=addresses.parse_hosts(settings.allow_hosts),
+    )
+    world = World(source.read(), operator)
+    logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
+    async with AsyncExitStack() as closing:
+        audit = Audit.open(settings.audit, VERSION)
+        closing.callback(audit.close)
+        ledger = await open_ledger(settings)
+        closing.push_async_callback(ledger.close)
+        settler = Settler(ledger)
+        closing.push_async_callback(settler.drain, settings.drain)
+        upstream = Upstream(world.secret, operator.allowed)
+        closing.push_async_callback(upstream.close)
+        telemetry = Telemetry(VERSION)
+        house = House(
+            snapshot=lambda: world.snapshot,
+            identify=trust.judge,
+            ledger=ledger,
+            settler=settler,
+            upstream=upstream,
+            audit=audit,
+            telemetry=telemetry,
+            now_s=time.monotonic,
+            wall_s=time.time,
+            draw=random.SystemRandom().random,
+            read_on_s=settings.read_on_after_hangup,
+        )
+        show_figures(house, world, trust)
+        admin = Admin(telemetry.registry, lambda: why_not_ready(house, trust))
+        closing.push_async_callback(admin.stop)
+        admin_port = await admin.start(settings.admin.host, settings.admin.port)
+        async with asyncio.TaskGroup() as group:
+            first_svid = asyncio.Event()
+            tasks = [
+                group.create_task(keep_svid(settings.spiffe_endpoint_socket, trust, world, first_svid)),
+                group.create_task(keep_objects(source, world, house)),
+                group.create_task(keep_holds(house)),
+                group.create_task(keep_time(house)),
+            ]
+            if await either(first_svid, stop):
+                door = server.open_door(house, limits_of(settings))
+                port = await door.listen(settings.listen.host, settings.listen.port, trust.server_context())
+                own = trust.own_id
+                found = Started(port, admin_port, own.spiffe_id if own else "")
+                announce(settings, found)
+                started(found)
+                await stop.wait()
+                house.draining = True
+                await door.drain(settings.drain)
+            for task in tasks:
+                task.cancel()
+
+
+async def either(wanted: asyncio.Event, stop: asyncio.Event) -> bool:
+    """Wait for one of two events; True when it was the wanted one."""
+    loop = asyncio.get_running_loop()
+    waits = [loop.create_task(event.wait()) for event in (wanted, stop)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in waits:
+        task.cancel()
+    return not stop.is_set()
+
+
+async def keep_svid(endpoint: str, trust: Trust, world: World, first: asyncio.Event) -> None:
+    """Follow the Workload API. Our own trust domain decides whose namespace a bare model name means."""
+
+    def apply(update: Update | None) -> None:
+        trust.apply(update)
+        own = trust.own_id
+        if own is not None:
+            if own.trust_domain != world.operator.trust_domain:
+                world.operator = replace(world.operator, trust_domain=own.trust_domain)
+                world.replace(world.resources)
+            first.set()
+
+    try:
+        await workload_api.watch(endpoint, apply, trust.note)
+    except workload_api.WorkloadApiError as final:
+        raise ConfigError(f"--spiffe-endpoint-socket {endpoint}: {final}") from final
+
+
+async def keep_objects(source: files.Folder, world: World, house: House) -> None:
+    """Every change of the objects is in force for the next request, and asked of those in flight."""
+    async for resources in source.changes():
+        world.replace(resources)
+        pipeline.decide_again(house)
+
+
+async def keep_holds(house: House) -> None:
+    """Renew the leases of what runs, and spend what nobody settled; what a crash left behind goes to audit."""
+    rounds = 0
+    while True:
+        try:
+            if rounds % 2 == 0:
+                await house.ledger.renew([x.id for x in house.exchanges if hasattr(x, "held") and x.held.leased])
+            for hold in await house.ledger.expire():
+                house.audit.write(
+                    Expired(
+                        time=datetime.fromtimestamp(house.wall_s(), UTC), exchange=hold.hold_id, spiffe_id=hold.identity, tokens=hold.tokens
+                    )
+                )
+        except Unavailable as away:
+            log.warning("quota_store_away", extra={"reason": str(away)})
+        rounds += 1
+        await asyncio.sleep(EXPIRE_S)
+
+
+async def keep_time(house: House) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        pipeline.end_overdue(house)
+
+
+async def open_ledger(settings: BrokerSettings) -> Ledger:
+    """The quota store that the operator named.
+
+    Raises:
+        ConfigError: nobody knows this kind of store, or it cannot be used.
+    """
+    url = settings.quota_store
+    if url == "memory:":
+        return MemoryLedger(time.time)
+    if url.startswith("sqlite:///"):
+        try:
+            return await SqliteLedger.open(Path(url.removeprefix("sqlite://")), time.time)
+        except CannotOpen as error:
+            raise ConfigError(f"--quota-store: {error}") from error
+    raise ConfigError(f"--quota-store: {url!r} is neither sqlite:///PATH nor memory:")
+
+
+def read_bundles(settings: BrokerSettings) -> dict[str, tuple[x509.Certificate, ...]]:
+    """The trust anchors that the operator gave as files.
+
+    Raises:
+        ConfigError: a file is missing or holds no certificate.
+    """
+    bundles: dict[str, tuple[x509.Certificate, ...]] = {}
+    for given in settings.trust_bundle:
+        try:
+            found = tuple(x509.load_pem_x509_certificates(given.file.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--trust-bundle {given.trust_domain}={given.file}: {error}") from error
+        bundles[given.trust_domain] = bundles.get(given.trust_domain, ()) + found
+    return bundles
+
+
+def limits_of(settings: BrokerSettings) -> Limits:
+    return Limits(body_bytes=settings.max_body, bodies_bytes=settings.max_bodies, connections=settings.max_connections)
+
+
+def why_not_ready(house: House, trust: Trust) -> list[str]:
+    reasons = [
+        trust.why_not_ready(house.wall_s()),
+        house.audit.why_not_ready,
+        "this broker is draining: it is being stopped" if house.draining else "",
+    ]
+    return [reason for reason in reasons if reason]
+
+
+def show_figures(house: House, world: World, trust: Trust) -> None:
+    show = house.telemetry.show
+    show(Figure.IN_FLIGHT, lambda: len(house.exchanges))
+    show(Figure.HOLDS_OPEN, lambda: sum(1 for x in house.exchanges if hasattr(x, "held")))
+    show(Figure.SVID_EXPIRY, lambda: trust.expires or 0)
+    show(Figure.SNAPSHOT_GENERATION, lambda: world.generation)
+    show(Figure.SNAPSHOT_AGE, lambda: time.monotonic() - world.built_s)
+    show(Figure.SETTLE_QUEUE, lambda: house.settler.waiting)
+    show(Figure.AUDIT_FAILURES, lambda: house.audit.failures)
+    show(Figure.AUDIT_LOST, lambda: house.audit.lost)
+    show(Figure.AUDIT_SEQ, lambda: house.audit.head().seq)
+    show(Figure.AUDIT_HASH, lambda: int(house.audit.head().hash[:13] or "0", 16))
+    show(Figure.UPSTREAM_OPENED, lambda: house.upstream.opened)
+    show(Figure.UPSTREAM_REUSED, lambda: house.upstream.reused)
+
+
+def announce(settings: BrokerSettings, found: Started) -> None:
+    """The one line of a start."""
+    logs.listening(
+        "broker",
+        found.spiffe_id,
+        {"agents": f"mTLS {settings.listen.host}:{found.port}", "admin": f"http://{settings.admin.host}:{found.admin_port}"},
+    )

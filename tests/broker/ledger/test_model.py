@@ -1,0 +1,234 @@
+"""Every store against a naive ledger that keeps all that ever happened and adds it up anew each time it is asked."""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from support.asks import ask, requests, tokens, width
+from support.clock import Clock
+from support.ledgers import STORES, open_ledger
+
+from broker.chat import Usage
+from broker.errors import BrokerError, ConcurrencyFull, ExceedsQuota, QuotaExhausted, Unavailable
+from broker.grant import Budget, Per, Unit
+from broker.ledger.holds import LATE_S, VOID_S
+from broker.quota import LEASE_S, Ask, window
+
+HOURLY, OUTPUT = tokens(2_000), tokens(900, Per.MINUTE, unit=Unit.OUTPUT_TOKENS, name="out")
+INPUT, PACE, SLOTS = tokens(1_500, Per.DAY, unit=Unit.INPUT_TOKENS, name="in"), requests(4), width(2)
+SHADOW = tokens(300, Per.MINUTE, name="shadow", shadow=True)
+BUDGETS = (HOURLY, OUTPUT, INPUT, PACE, SLOTS, SHADOW)
+
+amounts = st.integers(min_value=0, max_value=700)
+usages = st.one_of(st.none(), st.builds(Usage, amounts, amounts))
+
+
+@dataclass
+class Held:
+    """All that is known of one hold. `charged` is what its end says it costs: input, output, requests."""
+
+    ask: Ask
+    at: float
+    charged: tuple[int, int, int]
+    bound: tuple[int, int]
+    alive_until: float
+    ended: str = ""  # settled, voided, spent, late
+
+
+class Naive:
+    """The exact ledger: slow, and short enough to be seen to be right."""
+
+    def __init__(self) -> None:
+        self.holds: dict[str, Held] = {}
+        self.voids: dict[str, float] = {}
+
+    def used(self, budget: Budget, now: float) -> int:
+        held = [hold for hold in self.holds.values() if budget in hold.ask.budgets]
+        if budget.per is None:
+            return sum(not hold.ended and hold.alive_until > now for hold in held)
+        current = window(budget.per, now)
+        part = {
+            Unit.INPUT_TOKENS: lambda cost: cost[0],
+            Unit.OUTPUT_TOKENS: lambda cost: cost[1],
+            Unit.TOTAL_TOKENS: lambda cost: cost[0] + cost[1],
+            Unit.REQUESTS: lambda cost: cost[2],
+        }[budget.unit]
+        return sum(part(hold.charged) for hold in held if window(budget.per, hold.at) == current)
+
+    def fits(self, asked: Ask, output: int, now: float, *, empty: bool = False, tokens_only: bool = False) -> bool:
+        prompt = asked.demand.prompt_bound
+        for budget in asked.budgets:
+            need = {
+                Unit.INPUT_TOKENS: prompt,
+                Unit.OUTPUT_TOKENS: output,
+                Unit.TOTAL_TOKENS: prompt + output,
+                Unit.REQUESTS: 1,
+                Unit.CONCURRENT: 0 if tokens_only else 1,
+            }[budget.unit]
+            if need and not budget.shadow and need + (0 if empty else self.used(budget, now)) > budget.limit:
+                return False
+        return True
+
+    def hold(self, asked: Ask, now: float) -> int | type[BrokerError]:
+        """The granted output, or the refusal."""
+        least = min(asked.demand.min_output, asked.demand.wanted_output)
+        if not self.fits(asked, least, now, empty=True):
+            return ExceedsQuota
+        if not self.fits(asked, least, now):
+            return ConcurrencyFull if self.fits(asked, least, now, tokens_only=True) else QuotaExhausted
+        granted = max(output for output in range(least, asked.demand.wanted_output + 1) if self.fits(asked, output, now))
+        bound = asked.demand.prompt_bound, granted
+        self.holds[asked.hold_id] = Held(asked, now, (*bound, 1), bound, now + LEASE_S)
+        return granted
+
+    def settle(self, hold_id: str, usage: Usage | None) -> int:
+        hold = self.holds.get(hold_id)
+        if hold is None or hold.ended not in ("", "spent") or (hold.ended and usage is None):
+            return 0
+        over = 0
+        if usage is not None:
+            over = max(0, usage.input_tokens - hold.bound[0]) + max(0, usage.output_tokens - hold.bound[1])
+            if not hold.ended:
+                hold.charged = usage.input_tokens, usage.output_tokens, 1
+        hold.ended = "late" if hold.ended else "settled"
+        return over
+
+    def void(self, hold_id: str, now: float) -> None:
+        hold = self.holds.get(hold_id)
+        if hold is None:
+            self.voids.setdefault(hold_id, now)
+        elif not hold.ended:
+            hold.charged, hold.ended = (0, 0, 0), "voided"
+
+    def expire(self, now: float) -> set[str]:
+        overdue = {hold_id for hold_id, hold in self.holds.items() if not hold.ended and hold.at + hold.ask.expires_s <= now}
+        for hold_id in overdue:
+            self.holds[hold_id].ended = "spent"
+        return overdue
+
+
+class Comparison(RuleBasedStateMachine):
+    """Callers that repeat themselves, come late or never come back; the store and the naive ledger always say the same."""
+
+    store = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = Clock()
+        self.naive = Naive()
+        self.now = self.clock.now
+        self.ledger = self.open()
+
+    def open(self):
+        return self.runner.run(open_ledger(self.store, Path(self.folder.name), self.clock))
+
+    def teardown(self) -> None:
+        self.runner.run(self.ledger.close())
+        self.runner.close()
+        self.folder.cleanup()
+
+    def any_id(self, data, *, never_held: bool = True) -> str:
+        return data.draw(st.sampled_from([*self.naive.holds, *self.naive.voids, *(["nobody"] if never_held else [])]))
+
+    @initialize()
+    def begin(self) -> None:
+        """Begin a little before an hour ends, so that windows change often."""
+        self.clock.move(3600 - 150)
+        self.now = self.clock.now
+
+    @rule(seconds=st.sampled_from([-30, 0, 1, 11, 29, 30, 61, 130, 700]))
+    def time_passes(self, seconds: int) -> None:
+        self.clock.move(seconds)
+        self.runner.run(self.ledger.void("tick"))  # any write tells the store the time
+        self.naive.void("tick", self.clock.now)
+        self.now = max(self.now, self.clock.now)
+
+    @rule(budgets=st.sets(st.sampled_from(BUDGETS)), prompt=amounts, least=amounts, wanted=amounts, expires_s=st.sampled_from([20, 90, 400]))
+    def hold(self, budgets, prompt, least, wanted, expires_s) -> None:
+        chosen = [budget for budget in BUDGETS if budget in budgets]
+        asked = ask(*chosen, prompt=prompt, least=least, wanted=wanted, expires_s=expires_s)
+        expected = self.naive.hold(asked, self.now)
+        if isinstance(expected, int):
+            assert self.runner.run(self.ledger.hold(asked)).granted_output == expected
+        else:
+            with pytest.raises(expected):
+                self.runner.run(self.ledger.hold(asked))
+
+    @precondition(lambda self: self.naive.holds)
+    @rule(data=st.data())
+    def hold_once_more(self, data) -> None:
+        hold_id = self.any_id(data, never_held=False)
+        hold = self.naive.holds.get(hold_id)
+        known = hold is not None and (not hold.ended or (hold.ended == "spent" and self.now < hold.at + hold.ask.expires_s + LATE_S))
+        if known or (hold is None and self.now < self.naive.voids[hold_id] + VOID_S):
+            with pytest.raises(Unavailable):
+                self.runner.run(self.ledger.hold(ask(hold_id=hold_id, prompt=1, least=0, wanted=0)))
+
+    @rule(data=st.data(), usage=usages)
+    def settle(self, data, usage) -> None:
+        hold_id = self.any_id(data)
+        over = self.runner.run(self.ledger.settle(hold_id, usage))
+        hold = self.naive.holds.get(hold_id)
+        was_spent = hold is not None and hold.ended == "spent"
+        assert over == self.naive.settle(hold_id, usage)
+        if was_spent and usage is not None:
+            self.add_excess(hold, usage)
+
+    def add_excess(self, hold: Held, usage: Usage) -> None:
+        """Late: per unit what passes the hold is added. Output saved does not pay for input."""
+        sums = {reading.counter: reading.used for reading in self.runner.run(self.ledger.readings())}
+        total = max(usage.input_tokens + usage.output_tokens, sum(hold.bound))
+        for budget in hold.ask.budgets:
+            if budget.unit is Unit.TOTAL_TOKENS and window(budget.per, hold.at) == window(budget.per, self.now):
+                grown = sums[budget.counter] - self.naive.used(budget, self.now)
+                assert grown == total - sum(hold.bound)
+        extra_input = max(0, usage.input_tokens - hold.bound[0])
+        output = total - hold.bound[0] - extra_input
+        hold.charged = hold.bound[0] + extra_input, output, 1
+
+    @rule(data=st.data())
+    def void(self, data) -> None:
+        hold_id = self.any_id(data)
+        self.runner.run(self.ledger.void(hold_id))
+        self.naive.void(hold_id, self.now)
+
+    @rule(data=st.data())
+    def renew(self, data) -> None:
+        hold_id = self.any_id(data)
+        self.runner.run(self.ledger.renew([hold_id]))
+        if hold_id in self.naive.holds:
+            self.naive.holds[hold_id].alive_until = self.now + LEASE_S
+
+    @rule()
+    def expire(self) -> None:
+        expired = self.runner.run(self.ledger.expire())
+        assert {hold.hold_id for hold in expired} == self.naive.expire(self.now)
+        assert all(hold.tokens == sum(self.naive.holds[hold.hold_id].bound) for hold in expired)
+
+    @precondition(lambda self: self.store != "memory")
+    @rule()
+    def restart(self) -> None:
+        self.runner.run(self.ledger.close())
+        self.ledger = self.open()
+
+    @invariant()
+    def counts_are_the_same(self) -> None:
+        readings = {reading.counter: reading.used for reading in self.runner.run(self.ledger.readings())}
+        assert {budget.counter: readings.get(budget.counter, 0) for budget in BUDGETS} == {
+            budget.counter: self.naive.used(budget, self.now) for budget in BUDGETS
+        }
+        assert self.runner.run(self.ledger.open_holds()) == sum(not hold.ended for hold in self.naive.holds.values())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_says_what_a_naive_ledger_says(store):
+    comparison = type(f"Comparison_{store}", (Comparison,), {"store": store})
+    examples = 100 if store == "memory" else 30
+    run_state_machine_as_test(comparison, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None))

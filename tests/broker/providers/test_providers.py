@@ -1,0 +1,61 @@
+import pytest
+
+from broker.dialects import ROUTES
+from broker.providers import PROVIDERS
+
+
+def test_every_kind_speaks_a_dialect_that_has_a_route() -> None:
+    names = {dialect.NAME for dialect in ROUTES.values()}
+    for kind in PROVIDERS.values():
+        assert kind.paths
+        assert kind.paths.keys() <= names
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "auth"),
+    [
+        ("OpenAI", "https://api.openai.com/v1/chat/completions", b"authorization: Bearer KEY"),
+        ("Anthropic", "https://api.anthropic.com/v1/messages", b"x-api-key: KEY"),
+        ("Mistral", "https://api.mistral.ai/v1/chat/completions", b"authorization: Bearer KEY"),
+    ],
+)
+def test_a_kind_is_called_where_its_vendor_documents_it(kind: str, url: str, auth: bytes) -> None:
+    found = PROVIDERS[kind]
+    (path,) = found.paths.values()
+    name, prefix = found.auth
+    assert f"{found.endpoint}{path}" == url
+    assert name + b": " + prefix + b"KEY" == auth
+
+
+@pytest.mark.parametrize(
+    ("host", "field", "store"),
+    [
+        ("api.openai.com", "max_completion_tokens", True),
+        ("eu.api.openai.com", "max_completion_tokens", True),
+        ("evil-api.openai.com", "max_tokens", False),
+        ("ollama.team1.svc", "max_tokens", False),
+    ],
+)
+def test_only_the_vendors_own_hosts_are_told_what_only_they_understand(host: str, field: str, store: bool) -> None:
+    options = PROVIDERS["OpenAI"].options_at(host)
+    assert (options.limit_field, options.store) == (field, store)
+
+
+def test_no_kind_is_sent_a_limit_that_it_overlooks() -> None:
+    for kind in PROVIDERS.values():
+        for options in (kind.options, kind.compatible):
+            assert options.limit_field in options.limit_fields
+
+
+def test_mistral_is_never_sent_a_field_that_it_refuses() -> None:
+    options = PROVIDERS["Mistral"].options_at("api.mistral.ai")
+    assert not options.stream_usage
+    assert not options.store
+    assert options.limit_fields == {"max_tokens"}
+
+
+def test_no_kind_passes_on_a_header_that_carries_a_credential() -> None:
+    for kind in PROVIDERS.values():
+        assert kind.auth[0] not in kind.request_headers
+        assert not kind.request_headers & {b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie", b"proxy-authorization"}
+        assert not {name for name, _ in kind.headers} & {kind.auth[0]}

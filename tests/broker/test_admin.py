@@ -1,0 +1,116 @@
+"""The admin port, asked over a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import ClientSession
+from prometheus_client import CollectorRegistry, Counter
+
+from broker.admin import Admin
+
+LOOPBACK = "127.0.0.1"
+
+
+class Asked:
+    """An admin port that listens, and a way to ask it."""
+
+    def __init__(self, reasons: list[str], port: int, session: ClientSession) -> None:
+        self.reasons = reasons
+        self.port = port
+        self._session = session
+
+    async def ask(self, path: str, method: str = "GET", **more: object) -> tuple[int, str, dict[str, str]]:
+        async with self._session.request(method, f"http://{LOOPBACK}:{self.port}{path}", **more) as answer:
+            return answer.status, await answer.text(), dict(answer.headers)
+
+    async def raw(self, sent: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
+        writer.write(sent)
+        got = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return got
+
+
+@pytest.fixture
+async def admin() -> AsyncIterator[Asked]:
+    reasons: list[str] = []
+    registry = CollectorRegistry()
+    Counter("weather", "A counter", registry=registry).inc(3)
+    door = Admin(registry, lambda: reasons, patience_s=0.2)
+    port = await door.start(LOOPBACK, 0)
+    async with ClientSession() as session:
+        yield Asked(reasons, port, session)
+    await door.stop()
+
+
+async def test_a_process_that_runs_is_alive(admin: Asked) -> None:
+    admin.reasons.append("no SVID yet: start the SPIFFE agent")
+    assert (await admin.ask("/healthz"))[:2] == (200, "alive\n")
+
+
+async def test_ready_without_a_reason_against_it(admin: Asked) -> None:
+    assert (await admin.ask("/readyz"))[:2] == (200, "ready\n")
+
+
+async def test_not_ready_says_every_reason(admin: Asked) -> None:
+    admin.reasons += ["no SVID yet: start the SPIFFE agent", "the audit log cannot be written: free space"]
+    assert (await admin.ask("/readyz"))[:2] == (
+        503,
+        "not ready: no SVID yet: start the SPIFFE agent\nnot ready: the audit log cannot be written: free space\n",
+    )
+
+
+async def test_metrics_come_in_the_text_format(admin: Asked) -> None:
+    status, text, headers = await admin.ask("/metrics")
+    assert (status, headers["Content-Type"].split(";")[0]) == (200, "text/plain")
+    assert "weather_total 3.0" in text
+
+
+async def test_metrics_come_as_openmetrics_to_who_prefers_them(admin: Asked) -> None:
+    _, text, headers = await admin.ask("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+async def test_only_get_is_answered(admin: Asked, method: str) -> None:
+    assert (await admin.ask("/metrics", method))[0] == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/debug/pprof", "/metrics/", "/usage", "/../metrics"])
+async def test_any_other_path_is_not_there(admin: Asked, path: str) -> None:
+    got = await admin.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    assert got.startswith(b"HTTP/1.1 404")
+
+
+async def test_a_body_is_not_read(admin: Asked) -> None:
+    got = await admin.raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 413")
+
+
+async def test_an_endless_head_is_refused_and_not_logged(admin: Asked, caplog: pytest.LogCaptureFixture) -> None:
+    got = await admin.raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + b"canary" * 1000 + b"\r\n\r\n")
+    assert got.split()[1] == b"400"
+    assert "canary" not in caplog.text
+
+
+async def test_who_never_finishes_a_head_is_dropped(admin: Asked) -> None:
+    assert await admin.raw(b"GET /metrics HTTP/1.1\r\nHost: loc") == b""
+
+
+async def test_who_says_nothing_is_dropped(admin: Asked) -> None:
+    assert await admin.raw(b"") == b""
+
+
+async def test_answers_name_no_software_and_are_not_kept(admin: Asked) -> None:
+    _, _, headers = await admin.ask("/nowhere")
+    assert (headers["Server"], headers["Cache-Control"]) == ("aiaccess", "no-store")
+
+
+async def test_an_address_that_is_taken_is_an_error_at_once(admin: Asked) -> None:
+    second = Admin(CollectorRegistry(), list)
+    with pytest.raises(OSError, match="address already in use"):
+        await second.start(LOOPBACK, admin.port)
+    await second.stop()

@@ -1,0 +1,333 @@
+"""The hallway with small rooms: the order of the steps, and what is settled and written down when a step ends it."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from broker.chat import Usage
+from broker.dialects import openai_chat
+from broker.errors import Forbidden, NoBackend, ProviderUnavailable, TooSlow, Unavailable, Unidentified
+from broker.exchange import Exchange
+from broker.grant import Backend, Budget, Endpoint, Grant, Per, PolicyRef, Provider, Unit
+from broker.identity import parse_spiffe_id
+from broker.ledger.memory import MemoryLedger
+from broker.ledger.settling import Settler
+from broker.pipeline import House, decide_again, end_overdue, serve
+
+AGENT = parse_spiffe_id("spiffe://example.org/ns/team1/sa/agent")
+PROVIDER = Provider("team1", "openai", "OpenAI", Endpoint("https", "api.openai.com", 443, "/v1"), "None", None)
+COUNTER = "{team1}/policy/p/hourly/total_tokens/hour/identity/a"
+POLICY = PolicyRef("team1", "p", "1")
+BODY = b'{"model":"gpt","messages":[{"role":"user","content":"hi"}],"max_tokens":20}'
+STREAMED = BODY[:-1] + b',"stream":true}'
+ANSWER = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+
+
+def grant(**more):
+    backends = (Backend(PROVIDER, "gpt-real"),)
+    budgets = (Budget(COUNTER, Unit.TOTAL_TOKENS, 10_000, Per.HOUR),)
+    return Grant("team1", "gpt", backends, ("OpenAI",), budgets, frozenset(), 50, None, 3600.0, (POLICY,), (POLICY,), **more)
+
+
+class Caller:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.begun = self.ended = self.full = False
+
+    def begin(self, status, headers, *, length=None):
+        self.begun, self.status = True, status
+
+    def write(self, piece):
+        self.body += piece
+
+    async def room(self):
+        pass
+
+    def end(self):
+        self.ended = True
+
+    def whole(self, status, headers, body):
+        self.begun = self.ended = True
+        self.status, self.body = status, body
+
+
+class Got:
+    """A provider's answer: its pieces, with events to wait for in between."""
+
+    def __init__(self, *pieces, status=200, stream=False):
+        self.pieces, self.status, self.is_event_stream = list(pieces), status, stream
+        self.passed_headers = []
+        self.closed = False
+
+    def retry_after_s(self):
+        return None
+
+    async def piece(self):
+        while self.pieces:
+            piece = self.pieces.pop(0)
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+            elif isinstance(piece, Exception):
+                raise piece
+            else:
+                return piece
+        return b""
+
+    async def whole(self):
+        parts = []
+        while part := await self.piece():
+            parts.append(part)
+        return b"".join(parts)
+
+    def close(self):
+        self.closed = True
+
+
+class World:
+    """A house whose rooms say in which order they were entered."""
+
+    def __init__(self, got=None, **more):
+        self.steps: list[str] = []
+        self.lines = []
+        self.got = got or Got(ANSWER)
+        self.decision = grant()
+        self.refuse_identity = False
+        self.clock = 100.0
+        ledger = MemoryLedger(lambda: 1_000_000.0)
+        self.ledger = ledger
+        telemetry = SimpleNamespace(exchange_done=lambda *_: None, over_hold=lambda _: None)
+        audit = SimpleNamespace(ready=lambda: self.steps.append("audit ready"), write=self.lines.append)
+        self.house = House(
+            snapshot=lambda: SimpleNamespace(decide=self.decide, names_identity=lambda _: (POLICY,)),
+            identify=self.identify,
+            ledger=SimpleNamespace(hold=self.hold),
+            settler=Settler(ledger),
+            upstream=SimpleNamespace(send=self.send),
+            audit=audit,
+            telemetry=telemetry,
+            now_s=lambda: self.clock,
+            wall_s=lambda: 1_000_000.0,
+            draw=lambda: 0.0,
+            **more,
+        )
+
+    def identify(self, tls, now):
+        self.steps.append("identify")
+        if self.refuse_identity:
+            raise Unidentified("no")
+        return AGENT
+
+    def decide(self, identity, model):
+        self.steps.append("decide")
+        if isinstance(self.decision, Exception):
+            raise self.decision
+        return self.decision
+
+    async def hold(self, ask):
+        self.steps.append("hold")
+        return await self.ledger.hold(ask)
+
+    async def send(self, provider, path, headers, body):
+        self.steps.append("send")
+        if isinstance(self.got, Exception):
+            raise self.got
+        return self.got
+
+    async def spent(self):
+        await self.house.settler.drain(1)
+        return {reading.counter: reading.used for reading in await self.ledger.readings()}.get(COUNTER, 0)
+
+
+def exchange(body=BODY):
+    return Exchange("x1", "POST", "/v1/chat/completions", [], body, None, openai_chat, 100.0, 1_000_000.0)
+
+
+async def walk(world, x=None, caller=None):
+    caller = caller or Caller()
+    await serve(x or exchange(), world.house, caller)
+    return caller
+
+
+async def test_the_steps_come_in_the_one_order():
+    world = World()
+    caller = await walk(world)
+    assert world.steps == ["identify", "audit ready", "decide", "hold", "send"]
+    assert (caller.status, caller.body) == (200, ANSWER)
+    assert [line.code for line in world.lines] == ["answered"]
+    assert await world.spent() == 7
+
+
+async def test_nothing_is_parsed_for_somebody_who_is_nobody():
+    world = World()
+    world.refuse_identity = True
+    caller = await walk(world, exchange(b"no json"))
+    assert (caller.status, world.steps, world.lines[0].code) == (401, ["identify"], "unidentified")
+
+
+async def test_what_is_not_granted_holds_and_sends_nothing():
+    world = World()
+    world.decision = Forbidden("no")
+    caller = await walk(world)
+    assert (caller.status, world.steps[-1]) == (403, "decide")
+    assert await world.spent() == 0
+
+
+@pytest.mark.parametrize("failure", [NoBackend("no key"), ProviderUnavailable("not there")])
+async def test_a_request_of_which_nothing_was_sent_gives_the_whole_hold_back(failure):
+    failure.sent = False
+    world = World(failure)
+    assert (await walk(world)).status == failure.status
+    assert await world.spent() == 0
+    assert world.lines[0].estimated is False
+
+
+async def test_an_answer_that_breaks_off_spends_the_whole_hold():
+    world = World(Got(ANSWER[:10], ProviderUnavailable("cut")))
+    assert (await walk(world)).status == 502
+    line = world.lines[0]
+    assert await world.spent() == line.held_tokens > 20
+    assert line.estimated
+
+
+async def test_an_answer_without_usage_spends_the_whole_hold():
+    world = World(Got(b'{"choices":[]}'))
+    assert (await walk(world)).status == 200
+    assert await world.spent() == world.lines[0].held_tokens
+    assert world.lines[0].estimated
+
+
+async def test_a_complete_refusal_of_the_provider_costs_no_tokens():
+    world = World(Got(b"{}", status=500))
+    assert (await walk(world)).status == 502
+    assert await world.spent() == 0
+    assert world.lines[0].estimated is False
+
+
+async def test_a_late_failure_is_said_in_the_stream():
+    world = World(Got(b'data: {"choices":[{}]}\n\n', ProviderUnavailable("cut"), stream=True))
+    caller = await walk(world, exchange(STREAMED))
+    assert caller.status == 200
+    assert b"provider_unavailable" in caller.body
+    assert caller.ended
+    assert world.lines[0].code == "provider_unavailable"
+
+
+async def leave(world, body=BODY):
+    """Begin an exchange, and hang up as soon as the provider has it."""
+    task = asyncio.create_task(serve(exchange(body), world.house, Caller()))
+    while "send" not in world.steps:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+
+
+async def test_a_caller_that_leaves_pays_the_hold_and_ends_the_providers_work():
+    world = World(Got(asyncio.Event()))
+    await leave(world)
+    assert world.got.closed
+    assert [(line.code, line.estimated) for line in world.lines] == [("caller_left", True)]
+    assert await world.spent() == world.lines[0].held_tokens
+
+
+async def test_reading_on_learns_what_a_leaver_cost():
+    gate = asyncio.Event()
+    world = World(Got(gate, ANSWER), read_on_s=5)
+    asyncio.get_running_loop().call_later(0.02, gate.set)
+    await leave(world)
+    assert [(line.code, line.estimated, line.output_tokens) for line in world.lines] == [("caller_left", False, 4)]
+    assert await world.spent() == 7
+
+
+async def test_reading_on_has_an_end():
+    world = World(Got(asyncio.Event()), read_on_s=0.01)
+    await leave(world)
+    assert world.got.closed
+    assert world.lines[0].estimated
+
+
+async def test_a_hold_whose_answer_was_lost_is_voided():
+    world = World()
+    world.house.ledger = SimpleNamespace(hold=world.lose)  # the store took it, we never heard
+    world.ledger_hold = world.ledger.hold
+
+    caller = await walk(world)
+    assert caller.status == 503
+    assert await world.spent() == 0
+
+
+async def lose(self, ask):
+    await self.ledger.hold(ask)
+    raise Unavailable("no answer in time")
+
+
+World.lose = lose
+
+
+async def test_an_exchange_that_lost_its_grant_is_ended_and_told():
+    world = World(Got(asyncio.Event(), stream=True))
+    caller = Caller()
+    task = asyncio.create_task(serve(exchange(STREAMED), world.house, caller))
+    while not caller.begun:
+        await asyncio.sleep(0)
+    decide_again(world.house)
+    assert not task.cancelling()
+    world.decision = Forbidden("no more")
+    decide_again(world.house)
+    await task
+    assert b"forbidden" in caller.body
+    assert world.got.closed
+    assert [line.code for line in world.lines] == ["forbidden"]
+    assert await world.spent() == world.lines[0].held_tokens
+
+
+async def test_the_longest_duration_ends_an_exchange_whatever_it_waits_for():
+    world = World(Got(asyncio.Event()))
+    caller = Caller()
+    task = asyncio.create_task(serve(exchange(), world.house, caller))
+    while "send" not in world.steps:
+        await asyncio.sleep(0)
+    world.clock = 100.0 + 3599
+    end_overdue(world.house)
+    assert not task.cancelling()
+    world.clock = 100.0 + 3601
+    end_overdue(world.house)
+    await task
+    assert (caller.status, world.lines[0].code) == (TooSlow.status, "too_slow")
+
+
+async def test_the_first_cause_of_an_end_is_the_one_in_audit():
+    world = World(Got(asyncio.Event()))
+    x = exchange()
+    task = asyncio.create_task(serve(x, world.house, Caller()))
+    while "send" not in world.steps:
+        await asyncio.sleep(0)
+    x.end(TooSlow("first"))
+    x.end(Forbidden("second"))
+    await task
+    assert world.lines[0].code == "too_slow"
+
+
+async def test_a_draining_house_takes_nothing_new():
+    world = World(draining=True)
+    assert (await walk(world)).status == 503
+    assert "decide" not in world.steps
+
+
+async def test_a_provider_that_bills_more_than_was_held_is_charged_for_it():
+    world = World(Got(b'{"usage":{"prompt_tokens":3,"completion_tokens":5000}}'))
+    await walk(world)
+    assert await world.spent() == 5003
+    assert world.lines[0].output_tokens == 5000
+
+
+def test_a_fact_that_is_read_too_early_is_loud():
+    with pytest.raises(AttributeError):
+        _ = exchange().grant
+    assert exchange().record(101.0).code == ""
+    assert exchange().charged() is None
+    assert Usage(1, 2).cached_tokens == 0
