@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from support.spiffe_ca import SpiffeCa, Svid, update
 
 CONNECTIONS = 64
 WARM_S = 1.0
+PROFILE_S = 5.0
 READY_S = 20.0
 
 
@@ -56,13 +58,17 @@ class Bench:
         self._tls = tls
         self._seconds = seconds
 
+    async def warm_up(self, target: Target) -> Callers:
+        """Callers that have been at it for a while."""
+        request = request_for(f"127.0.0.1:{target.port}", SDK_HEADERS)
+        callers = await Callers.connect(target.port, request, None if target.plain else self._tls, CONNECTIONS)
+        await asyncio.sleep(WARM_S)
+        return callers
+
     async def measure(self, target: Target, process: "subprocess.Popen[bytes]", result: Result) -> None:
         """One round: warm up, count, stop."""
-        tls = None if target.plain else self._tls
-        request = request_for(f"127.0.0.1:{target.port}", SDK_HEADERS)
         before = Counts(self._counts.connections, self._counts.requests)
-        callers = await Callers.connect(target.port, request, tls, CONNECTIONS)
-        await asyncio.sleep(WARM_S)
+        callers = await self.warm_up(target)
         tally, cpu_s, began_s = Tally(), targets.cpu_s(process.pid), asyncio.get_running_loop().time()
         callers.count(tally)
         await asyncio.sleep(self._seconds)
@@ -102,9 +108,12 @@ async def main() -> None:
         processes = {target.name: await run(target, stage.folder, closing) for target in contenders}
         for number in range(given.rounds):
             for target in contenders:
-                print(f"\rround {number + 1} of {given.rounds}: {target.name:40}", end="", flush=True)
+                if sys.stdout.isatty():
+                    print(f"\rround {number + 1} of {given.rounds}: {target.name:40}", end="", flush=True)
                 await bench.measure(target, processes[target.name], results[target.name])
         report(results)
+        if any(result.refused for result in results.values()):
+            raise SystemExit("not every request was answered: these figures say nothing")
         if given.profile:
             await profile(bench, targets.broker(stage, ports[4], "memory:", "broker under cProfile"), closing)
 
@@ -176,7 +185,7 @@ async def end(process: "subprocess.Popen[bytes]") -> None:
 
 def report(results: dict[str, Result]) -> None:
     base = statistics.median(next(iter(results.values())).cpu_us)
-    print(f"\r{CONNECTIONS} connections, 1 KB bodies; median (range) of the rounds{'':20}\n")
+    print(f"{chr(13) if sys.stdout.isatty() else ''}{CONNECTIONS} connections, 1 KB bodies; median (range) of the rounds{'':20}\n")
     print(f"{'':40} {'CPU us/request':>18} {'x Envoy':>8} {'requests/s':>11} {'p50 ms':>7} {'conn/request':>13}")
     for name, result in results.items():
         cpu = statistics.median(result.cpu_us)
@@ -188,20 +197,36 @@ def report(results: dict[str, Result]) -> None:
 
 
 async def profile(bench: Bench, target: Target, closing: AsyncExitStack) -> None:
-    """Where the broker's own time goes, function by function. cProfile makes calls dearer than they are: read it for the order."""
+    """Where the broker's own time goes. cProfile makes Python calls dearer than they are: read it for the order."""
     out = bench.stage.folder / "profile"
-    command = [target.command[0], "-m", "cProfile", "-o", str(out), *target.command[1:]]
+    command = [target.command[0], str(Path(__file__).with_name("profiled.py")), str(out), *target.command[3:]]
     process = await run(Target(target.name, target.port, command), bench.stage.folder, closing)
-    await bench.measure(target, process, Result())
+    callers = await bench.warm_up(target)
+    process.send_signal(signal.SIGUSR1)
+    await asyncio.sleep(PROFILE_S)
+    process.send_signal(signal.SIGUSR2)
+    await callers.stop()
     await end(process)
-    stats = pstats.Stats(str(out)).stats  # type: ignore[attr-defined]  not in the stubs
-    idle = ("select.epoll", "_run_once")
-    costs = [(own, f"{Path(place).name}:{line} {name}" if line else name) for (place, line, name), (_, _, own, _, _) in stats.items()]
-    costs = sorted((cost for cost in costs if not any(word in cost[1] for word in idle)), reverse=True)
-    total = sum(own for own, _ in costs)
-    print("\nThe broker's largest costs, own time:")
-    for own, name in costs[:3]:
-        print(f"  {own / total:6.1%}  {name}")
+    functions: Counter[str] = Counter()
+    rooms: Counter[str] = Counter()
+    for (place, line, name), (_, _, own_s, _, _) in pstats.Stats(str(out)).stats.items():  # type: ignore[attr-defined]  not in the stubs
+        if "epoll" in name:
+            continue  # waiting
+        functions[f"{Path(place).name}:{line} {name}" if line else name] += own_s
+        rooms["C code: parsers, sockets, TLS, JSON" if place == "~" else room_of(Path(place))] += own_s
+    for title, costs in (("rooms", rooms), ("functions", functions)):
+        print(f"\nThe broker's three largest costs by {title}, own time:")
+        for name, own_s in costs.most_common(3):
+            print(f"  {own_s / costs.total():6.1%}  {name}")
+
+
+def room_of(path: Path) -> str:
+    """`broker/http1` for a file in there, else the file; `asyncio` for the event loop."""
+    parts = path.parts
+    if "broker" in parts:
+        inside = parts[len(parts) - parts[::-1].index("broker") :]
+        return f"broker/{inside[0]}"
+    return parts[-2] if len(parts) > 1 else path.name
 
 
 def free_ports(count: int) -> list[int]:

@@ -6,6 +6,7 @@ bounds. What a provider may unfold (PDF) or fetch is bounded by the largest cont
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from msgspec import Raw
 
@@ -14,7 +15,11 @@ from broker.chat import Demand
 from broker.errors import BadRequest
 from broker.grant import Feature
 
-LEAST_OUTPUT = 16  # tokens of one choice; OpenAI's own smallest limit
+LEAST_OUTPUT: Final = 16  # tokens of one choice; OpenAI's own smallest limit
+
+# Other servers' names for limits: one that is obeyed beside ours would be a way round it (llama.cpp lets n_predict win).
+_ALIAS: Final = "name the limit in the field of this dialect, where it can be kept"
+LIMIT_ALIASES: Final = dict.fromkeys(("n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_gen_len", "n_cmpl"), _ALIAS)
 
 
 @dataclass(slots=True)

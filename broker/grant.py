@@ -79,7 +79,8 @@ class Endpoint:
 
     def __str__(self) -> str:
         default = 443 if self.scheme == "https" else 80
-        return f"{self.scheme}://{self.host}{'' if self.port == default else f':{self.port}'}{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}{'' if self.port == default else f':{self.port}'}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Where a key may go: the owner of a Secret says it in the annotation `aiaccess.dev/hosts`. Pure; asked when a snapshot is built, and again when a key is sent.
+"""Where a key may go: the owner of a Secret says it in the annotation `aiaccess.dev/hosts`. Pure.
+
+Asked when a snapshot is built, for the status, and again whenever a key is sent.
 
     aiaccess.dev/hosts: "api.openai.com, *.openai.azure.com, llm.internal:8443, http://ollama.team1.svc:11434"
 
@@ -19,6 +21,9 @@ _NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")
 _URL: Final = re.compile(r"(https?)://(\[[0-9a-fA-F:.]+\]|[^/:?#@\[\]]+)(?::([0-9]{1,5}))?(/[^?#]*)?")
 _ENTRIES: Final = 64
+_NAME_CHARACTERS: Final = 253
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+_PORTS: Final = 65_535
 
 
 class InvalidHost(ValueError):
@@ -110,7 +115,7 @@ def _host(text: str) -> str:
             return str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:
             raise InvalidHost("has no IPv6 address between its brackets") from None
-    if len(host) > 253 or not _NAME.fullmatch(host):
+    if len(host) > _NAME_CHARACTERS or not _NAME.fullmatch(host):
         raise InvalidHost("has no host's name: letters, digits, dashes and dots (a name with other letters in its xn-- form)")
     if host.rpartition(".")[2].isdigit() or host.startswith("0x"):
         return _ipv4(host)
@@ -128,6 +133,6 @@ def _ipv4(host: str) -> str:
 def _port(text: str | None, scheme: str) -> int:
     if text is None:
         return 443 if scheme == "https" else 80
-    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 0 < int(text) < 65536:
+    if not _PORT.fullmatch(text) or int(text) > _PORTS:
         raise InvalidHost("has a port that is none: 1 to 65535")
     return int(text)

@@ -83,9 +83,7 @@ class TrustState:
             raise Unidentified(f"the certificate presented is no X509-SVID: {broken}") from broken
         store = self._stores.get(identity.trust_domain)
         if store is None:
-            raise Unidentified(
-                f"no trust bundle is held for the trust domain {identity.trust_domain}: its operator and ours can federate"
-            )
+            raise Unidentified(f"no trust bundle is held for the trust domain {identity.trust_domain}: its operator and ours can federate")
         not_before, not_after = _validity(_path(store, chain, now))
         if not not_before <= now <= not_after:
             raise Unidentified("the X509-SVID presented is not valid now: connect again with a renewed one")

@@ -78,9 +78,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
 
     Raises:
         ConfigError: a setting cannot be used; the message says which.
-        files.Unreadable: the objects cannot be read at start.
         OSError: an address or a file cannot be opened.
-        workload_api.WorkloadApiError: the Workload API says that asking it again is no use.
     """
     trust = Trust(read_bundles(settings))
     source = files.Folder(settings.resources, settings.environ)
@@ -91,7 +89,10 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
         plain_http=addresses.parse_hosts(settings.plain_http_hosts),
         allowed=addresses.parse_hosts(settings.allow_hosts),
     )
-    world = World(source.read(), operator)
+    try:
+        world = World(source.read(), operator)
+    except files.Unreadable as broken:
+        raise ConfigError(f"--resources: {broken}") from broken
     logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
     async with AsyncExitStack() as closing:
         audit = Audit.open(settings.audit, VERSION)

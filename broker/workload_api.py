@@ -106,9 +106,7 @@ class Pace:
     steady_s: float = 10.0
 
 
-async def watch(
-    endpoint: str, on_update: Callable[[Update | None], None], on_state: Callable[[str], None], pace: Pace = Pace()
-) -> None:
+async def watch(endpoint: str, on_update: Callable[[Update | None], None], on_state: Callable[[str], None], pace: Pace = Pace()) -> None:
     """Hand over every update, for ever. None = "you have no identity any more" (Workload API §5.2.1: cease using it).
 
     on_update: may raise whatever an unfit update makes it raise; that is reported, and the watch goes on.

@@ -13,7 +13,7 @@ from msgspec import Raw
 from broker import body as bodies
 from broker.body import Members, given, quote, read_count, read_flag, read_text, reject, split
 from broker.chat import Demand, Header, Options, Usage
-from broker.demand import Findings, Output, Template
+from broker.demand import LIMIT_ALIASES, Findings, Output, Template
 from broker.errors import BadRequest, BrokerError, FeatureNotGranted
 from broker.features import refuse_id, refuse_unknown
 from broker.grant import Feature
@@ -49,6 +49,7 @@ HOSTED_BLOCKS: Final = frozenset(
     }
 )
 REFUSED_FIELDS: Final = {
+    **LIMIT_ALIASES,
     "fallbacks": "it lets the provider pick a model that was not granted; name one in 'model'",
     "fallback_credit_token": "it belongs to fallbacks, which are not taken",
     "compaction": "its summary is billed outside of the usage that is reported; summarize in a request of its own",

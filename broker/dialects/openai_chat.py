@@ -13,7 +13,7 @@ from msgspec import Raw
 from broker import body as bodies
 from broker.body import Members, given, quote, read_array, read_count, read_flag, read_text, split
 from broker.chat import Demand, Header, Options, Usage
-from broker.demand import Findings, Output, Template
+from broker.demand import LIMIT_ALIASES, Findings, Output, Template
 from broker.errors import BadRequest, BrokerError
 from broker.features import refuse_id, refuse_unknown
 from broker.grant import Feature
@@ -37,15 +37,20 @@ IMAGE_TOKENS: Final = 48_169
 AUDIO_BYTES_PER_TOKEN: Final = 16
 AUDIO_OPENINGS: Final = ("UklGR", "SUQz", "//")
 
+_OTHER_MODEL: Final = "it lets the provider use a model that was not granted; name one in 'model'"
 HOSTED_FIELDS: Final = frozenset({"web_search_options", "search_parameters", "plugins", "mcp_servers", "data_sources", "enable_search"})
-ID_FIELDS: Final = frozenset({"previous_response_id", "conversation", "session_params"})
+ID_FIELDS: Final = frozenset({"previous_response_id", "conversation", "session_params", "id_slot", "kv_transfer_params"})
 REFUSED_FIELDS: Final = {
+    **LIMIT_ALIASES,
     "best_of": "it makes answers that are billed and never seen; use 'n'",
     "use_beam_search": "it makes answers that are billed and never seen; use 'n'",
     "prediction": "it cannot be combined with an output limit, which every request here carries",
     "chat_template": "a template can make a prompt of any length; have the server's operator install it",
-    "models": "it lets the provider pick a model that was not granted; name one in 'model'",
-    "fallbacks": "it lets the provider pick a model that was not granted; name one in 'model'",
+    "mm_processor_kwargs": "it can make any number of tokens of one image; have the server's operator set it",
+    "media_io_kwargs": "it can make any number of tokens of one image; have the server's operator set it",
+    "models": _OTHER_MODEL,
+    "fallbacks": _OTHER_MODEL,
+    "lora_path": _OTHER_MODEL,
 }
 TEXT_PARTS: Final = frozenset({"text", "refusal", "thinking"})
 LOCAL_TOOLS: Final = frozenset({"function", "custom"})
@@ -64,9 +69,7 @@ class ChatQuestion:
         bodies.refuse_members(members, REFUSED_FIELDS)
         self.streaming = read_flag(members, "stream") or False
         self._limits = {name: limit for name in LIMIT_FIELDS if (limit := read_count(members, name)) is not None}
-        self._output = Output(
-            limit=min(self._limits.values(), default=None), choices=read_count(members, "n", most=CHOICES_MAX) or 1
-        )
+        self._output = Output(limit=min(self._limits.values(), default=None), choices=read_count(members, "n", most=CHOICES_MAX) or 1)
         raw = given(members, "stream_options")
         self._stream_options = {} if raw is None else split(raw, "stream_options")
         self._asked_usage = read_flag(self._stream_options, "include_usage") or False

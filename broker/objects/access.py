@@ -16,7 +16,9 @@ _KINDS_OF_SUBJECT: Final = ("spiffeID", "spiffeIDPrefix", "serviceAccount")
 _UNITS: Final = ("tokens", "requests", "usd", "concurrent")
 _MODEL_OR_ALL: Final = r"^(\*|[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252})$"
 
-ModelOrAll = Annotated[str, Meta(pattern=_MODEL_OR_ALL, max_length=253, extra={"must": 'a model\'s name of this namespace, or "*" for all of them'})]
+ModelOrAll = Annotated[
+    str, Meta(pattern=_MODEL_OR_ALL, max_length=253, extra={"must": 'the name of a model of this namespace, or "*" for all of them'})
+]
 
 
 class ServiceAccount(Part, frozen=True, kw_only=True):
@@ -88,11 +90,11 @@ class QuotaSpec(Part, frozen=True, kw_only=True):
     usd: Annotated[Money, Meta(description="US dollars in a window")] | None = None
     concurrent: Annotated[int, Meta(ge=1, le=10_000, description="exchanges at once")] | None = None
     per: Annotated[Literal["Minute", "Hour", "Day", "Month"], Meta(description="calendar window, UTC")] | None = None
-    token_count_mode: Annotated[TokenCountMode, Meta(description="which tokens count")] = "TotalToken"
+    token_count_mode: Annotated[TokenCountMode, Meta(description="which tokens count")] = "TotalToken"  # noqa: S105  tokens of a model
     scope: Annotated[Literal["Identity", "Policy"], Meta(description="each identity its own count, or all subjects together")] = "Identity"
-    models: Annotated[
-        tuple[ModelOrAll, ...], Meta(min_length=1, max_length=256, description="which models count", extra={"key": ""})
-    ] = (EVERY_MODEL,)
+    models: Annotated[tuple[ModelOrAll, ...], Meta(min_length=1, max_length=256, description="which models count", extra={"key": ""})] = (
+        EVERY_MODEL,
+    )
     strict: Annotated[bool, Meta(description="bound prompts by bytes even when counting tokens would fit more")] = False
     cut_off: Annotated[bool, Meta(description="end a stream at the ceiling")] = False
 
@@ -128,25 +130,35 @@ class Mtls(Part, frozen=True, kw_only=True):
     """Which trust domain the subjects are of."""
 
     trust_domain: Annotated[TrustDomain, Meta(description="the policy names identities of this trust domain only")]
-    trust_bundle_config_map: Annotated[
-        ConfigMapKeyRef, Meta(description="where its bundle is, for renderers and status; never a trust anchor of the broker")
-    ] | None = None
+    trust_bundle_config_map: (
+        Annotated[ConfigMapKeyRef, Meta(description="where its bundle is, for renderers and status; never a trust anchor of the broker")]
+        | None
+    ) = None
     server_cert_ref: Annotated[CertRef, Meta(description="the gateway's certificate, for renderers")] | None = None
 
 
 class AccessSpec(Part, frozen=True, kw_only=True):
     """Who may call a model, and how much."""
 
-    subjects: Annotated[
-        tuple[Subject, ...], Meta(min_length=1, max_length=256, description="whom the policy names; without it, every identity of mtls.trustDomain")
-    ] | None = None
-    models: Annotated[
-        tuple[ModelOrAll, ...], Meta(min_length=1, max_length=256, description="virtual models of this namespace", extra={"key": ""})
-    ] | None = None
+    subjects: (
+        Annotated[
+            tuple[Subject, ...],
+            Meta(min_length=1, max_length=256, description="whom it names; without it, every identity of mtls.trustDomain"),
+        ]
+        | None
+    ) = None
+    models: (
+        Annotated[
+            tuple[ModelOrAll, ...], Meta(min_length=1, max_length=256, description="virtual models of this namespace", extra={"key": ""})
+        ]
+        | None
+    ) = None
     action: Annotated[Literal["Allow", "Deny"], Meta(description="Deny wins over every Allow")] = "Allow"
     mode: Annotated[Literal["Enforce", "Shadow"], Meta(description="Shadow decides and records, and refuses nothing")] = "Enforce"
     quotas: Annotated[tuple[QuotaSpec, ...], Meta(max_length=16, description="how much", extra={"key": "name"})] = ()
-    features: Annotated[tuple[Feature, ...], Meta(max_length=5, description="what agents that share a provider account may use", extra={"key": ""})] = ()
+    features: Annotated[
+        tuple[Feature, ...], Meta(max_length=5, description="what is shared by all users of a provider account", extra={"key": ""})
+    ] = ()
     max_stream_duration: Annotated[Day, Meta(description="bounds a whole exchange")] = "1h"
     mtls: Annotated[Mtls, Meta(description="the trust domain of the subjects")] | None = None
     target_ref: Annotated[TargetRef, Meta(description="a Gateway to render this policy for as well")] | None = None

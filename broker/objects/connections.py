@@ -94,7 +94,12 @@ class Header(Part, frozen=True, kw_only=True):
 
     name: Annotated[
         str,
-        Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$", max_length=128, description="name of the header", extra={"must": "a header's name"}),
+        Meta(
+            pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$",
+            max_length=128,
+            description="name of the header",
+            extra={"must": "a header's name"},
+        ),
     ]
     value: Annotated[
         str,
@@ -140,11 +145,15 @@ class ProviderSpec(Part, frozen=True, kw_only=True):
     """A connection to a provider."""
 
     schema: Annotated[Schema, Meta(description="whose wire format the provider speaks")]
-    endpoint: Annotated[str, Meta(min_length=1, max_length=2048, description="base URL; without a path the schema's usual one is used")] | None = None
+    endpoint: (
+        Annotated[str, Meta(min_length=1, max_length=2048, description="base URL; without a path the schema's usual one is used")] | None
+    ) = None
     protocol: Annotated[Literal["HTTP", "HTTP2", "gRPC"], Meta(description="transport")] = "HTTP"
     azure: Annotated[Azure, Meta(description="what URLs of Azure OpenAI need")] | None = None
     vertex: Annotated[Vertex, Meta(description="what URLs of Vertex AI need")] | None = None
-    credentials: Annotated[Credentials, Meta(description="how the broker proves itself to the provider")] = field(default_factory=Credentials)
+    credentials: Annotated[Credentials, Meta(description="how the broker proves itself to the provider")] = field(
+        default_factory=Credentials
+    )
     headers: Annotated[tuple[Header, ...], Meta(max_length=16, description="added to each request", extra={"key": "name"})] = ()
     timeouts: Annotated[Timeouts, Meta(description="how long one attempt waits")] = field(default_factory=Timeouts)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from broker.credentials import Credential, Credentials, SecretRef
 from broker.names import GROUP
@@ -10,11 +11,13 @@ from broker.objects.connections import Credentials as CredentialSpec
 from broker.objects.connections import ProviderSpec, clean_key
 from broker.objects.metadata import About, read_about
 from broker.objects.origin import Origin
-from broker.objects.reading import Fault, Unreadable, read
+from broker.objects.reading import Fault, as_list, as_mapping, read
 from broker.objects.routing import RoutingSpec
 from broker.objects.secrets import SecretObject, read_secret
 
-_TOP: frozenset[str] = frozenset(("apiVersion", "kind", "metadata", "spec", "status"))
+INLINE: Final = "inline:"
+_KINDS: Final[frozenset[str]] = frozenset(("AIRoutingPolicy", "AIAccessPolicy", "AIProvider", "Secret"))
+_TOP: Final[frozenset[str]] = frozenset(("apiVersion", "kind", "metadata", "spec", "status"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +88,20 @@ def read_document(
     environment: see read_secret.
     found: what the source itself found wrong in it (a duplicate key, an alias …).
     """
-    if not isinstance(raw, dict):
+    fields = as_mapping(raw)
+    if fields is None:
         return Stray(origin, found[0] if found else Fault("", "must be an object: a mapping with apiVersion, kind and metadata"), ours=True)
-    fields: dict[str, object] = raw
     kind = fields.get("kind")
-    if kind not in ("AIRoutingPolicy", "AIAccessPolicy", "AIProvider", "Secret") or not isinstance(kind, str):
+    if not isinstance(kind, str) or kind not in _KINDS:
         return _stray(fields, kind, origin)
     about = read_about(kind, fields, origin)
     about = replace(about, faults=found + about.faults)
     if kind == "Secret":
         secret, faults = read_secret(about, fields, environment)
         return replace(secret if about.accepted else _emptied(secret), about=_with(about, faults))
-    unknown = tuple(Fault(name, f"is not a field of {kind}; its fields stand below spec", "UnknownField") for name in fields if name not in _TOP)
+    unknown = tuple(
+        Fault(name, f"is not a field of {kind}; its fields stand below spec", "UnknownField") for name in fields if name not in _TOP
+    )
     about = _with(about, unknown)
     if kind == "AIRoutingPolicy":
         return _routing(about, fields.get("spec"))
@@ -115,7 +120,7 @@ def _emptied(secret: SecretObject) -> SecretObject:
 
 def inline_ref(about: About, provider: str) -> SecretRef:
     """The name under which an Inline value is kept. No Secret can have it: a colon is not allowed in theirs."""
-    return SecretRef(about.namespace or "", f"inline:{about.kind}/{about.name}/{provider}", "value")
+    return SecretRef(about.namespace or "", f"{INLINE}{about.kind}/{about.name}/{provider}", "value")
 
 
 def _with(about: About, faults: tuple[Fault, ...]) -> About:
@@ -134,13 +139,19 @@ def _stray(fields: Mapping[str, object], kind: object, origin: Origin | None) ->
 
 def _routing(about: About, raw: object) -> RoutingPolicy:
     spec, faults = read(RoutingSpec, raw, "spec")
-    credentials = {} if spec is None else {
-        inline_ref(about, provider.name): Credential(key)
-        for provider in spec.providers
-        if (key := _inline(provider.credentials)) is not None
-    }
+    credentials = (
+        {}
+        if spec is None
+        else {
+            inline_ref(about, provider.name): Credential(key)
+            for provider in spec.providers
+            if (key := _inline(provider.credentials)) is not None
+        }
+    )
     faults += tuple(
-        fault for index, provider in enumerate(spec.providers if spec else ()) for fault in _wrong_inline(provider.credentials, f"spec.providers[{index}]")
+        fault
+        for index, provider in enumerate(spec.providers if spec else ())
+        for fault in _wrong_inline(provider.credentials, f"spec.providers[{index}]")
     )
     return RoutingPolicy(_with(about, faults), spec, _names(raw), credentials)
 
@@ -164,8 +175,8 @@ def _wrong_inline(credentials: CredentialSpec, path: str) -> tuple[Fault, ...]:
 
 def _names(raw: object) -> tuple[str, ...]:
     """Every model's name that can be read, wherever the object is wrong."""
-    models: object = _fields(raw).get("models")
-    names = [_fields(model).get("name") for model in models] if isinstance(models, list) else []
+    models = as_list(_fields(raw).get("models")) or []
+    names = [_fields(model).get("name") for model in models]
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
@@ -187,9 +198,9 @@ def _remains(raw: object) -> Remains | None:
     """A Deny, or what may be one: an action that cannot be read counts, and so does a spec that cannot."""
     if raw is None:
         return None
-    if not isinstance(raw, dict):
+    fields = as_mapping(raw)
+    if fields is None:
         return Remains(None, None, shadow=False)
-    fields: dict[str, object] = raw
     if fields.get("action", "Allow") == "Allow":
         return None
     mtls, _ = read(Mtls, fields.get("mtls"), "")
@@ -200,15 +211,13 @@ def _remains(raw: object) -> Remains | None:
 
 def _subjects(raw: object) -> tuple[Subject, ...] | None:
     """The subjects when every one of them can be read; one that cannot may be anybody."""
-    if not isinstance(raw, list) or not raw:
+    items = as_list(raw)
+    if not items:
         return None
-    read_ones = [read(Subject, item, "") for item in raw]
+    read_ones = [read(Subject, item, "") for item in items]
     subjects = tuple(subject for subject, faults in read_ones if subject is not None and not faults)
     return subjects if len(subjects) == len(read_ones) else None
 
 
 def _fields(raw: object) -> Mapping[str, object]:
-    return {key: value for key, value in raw.items() if isinstance(key, str)} if isinstance(raw, dict) else {}
-
-
-__all__ = ["AccessPolicy", "Document", "ProviderObject", "Remains", "RoutingPolicy", "Stray", "Unreadable", "inline_ref", "read_document", "reject"]
+    return as_mapping(raw) or {}

@@ -11,7 +11,7 @@ import msgspec
 from broker.grant import PolicyRef
 from broker.names import API_VERSION
 from broker.objects.origin import Origin
-from broker.objects.reading import Fault, Unreadable
+from broker.objects.reading import Fault, Unreadable, as_mapping
 from broker.objects.words import LABEL, SUBDOMAIN
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -71,14 +71,13 @@ def read_about(kind: str, raw: Mapping[str, object], origin: Origin | None) -> A
     wanted = "v1" if kind == "Secret" else API_VERSION
     if raw.get("apiVersion") != wanted:
         faults.append(Fault("apiVersion", f"must be {wanted} for a {kind}"))
-    metadata = raw.get("metadata")
-    if not isinstance(metadata, dict):
+    metadata = as_mapping(raw.get("metadata"))
+    if metadata is None:
         faults.append(Fault("metadata", "must be a mapping with a name"))
-        metadata = {}
-    fields: Mapping[str, object] = metadata
+    fields = metadata or {}
     faults.extend(Fault(f"metadata.{name}", "is not a field of metadata", "UnknownField") for name in fields if name not in _FIELDS)
     name = _name(fields.get("name"), "metadata.name", SUBDOMAIN, faults)
-    absent = origin is not None and "namespace" not in fields and "metadata" in raw and isinstance(raw["metadata"], dict)
+    absent = origin is not None and metadata is not None and "namespace" not in metadata
     namespace = DEFAULT_NAMESPACE if absent else _name(fields.get("namespace"), "metadata.namespace", LABEL, faults)
     generation, uid, created = fields.get("generation"), fields.get("uid"), fields.get("creationTimestamp")
     return About(
@@ -103,14 +102,12 @@ def _name(value: object, path: str, pattern: str, faults: list[Fault]) -> str | 
 
 
 def _annotations(value: object, faults: list[Fault]) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        if not isinstance(value, Unreadable):
-            faults.append(Fault("metadata.annotations", "must be a mapping of names to text"))
-        return {}
-    pairs: dict[object, object] = value
+    pairs = as_mapping(value)
+    if pairs is None and not isinstance(value, Unreadable):
+        faults.append(Fault("metadata.annotations", "must be a mapping of names to text"))
     read: dict[str, str] = {}
-    for name, text in pairs.items():
-        if isinstance(name, str) and isinstance(text, str):
+    for name, text in (pairs or {}).items():
+        if isinstance(text, str):
             read[name] = text
         elif not isinstance(text, Unreadable):
             faults.append(Fault(f"metadata.annotations.{name}", "must be text: put it in quotes"))

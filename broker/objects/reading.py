@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 from msgspec import inspect
@@ -28,7 +28,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     """
 
     @classmethod
-    def misshapen(cls, raw: Mapping[str, object]) -> Told:
+    def misshapen(cls, raw: Mapping[str, object]) -> Told:  # noqa: ARG003  for those that override it
         """Which fields may stand together. Judged on what was written, even when a field of it cannot be read."""
         yield from ()
 
@@ -56,11 +56,22 @@ class Fault:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
+def as_mapping(raw: object) -> Mapping[str, object] | None:
+    """Fields by name. Every source gives names as text."""
+    return cast("dict[str, object]", raw) if isinstance(raw, dict) else None
+
+
+def as_list(raw: object) -> list[object] | None:
+    return cast("list[object]", raw) if isinstance(raw, list) else None
+
+
 class _Broken:
     """The value could not be read; the faults say why."""
 
 
 _BROKEN: Final = _Broken()
+_NOTHING: Final[Mapping[str, object]] = {}
+Extra = Mapping[str, object]  # Meta.extra
 _PartT = TypeVar("_PartT", bound=Part)
 
 
@@ -80,38 +91,41 @@ def _type_of(kind: type[Part]) -> inspect.Type:
 class _Reader:
     faults: list[Fault]
 
-    def value(self, kind: inspect.Type, raw: object, path: str, extra: Mapping[str, object] | None = None) -> object:
+    def value(self, kind: inspect.Type, raw: object, path: str, extra: Extra = _NOTHING) -> object:
         if isinstance(raw, Unreadable):
             return _BROKEN
-        extra = extra or {}
+        if isinstance(kind, inspect.Metadata):
+            return self.value(kind.type, raw, path, as_mapping(kind.extra) or _NOTHING)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  a bare dict to msgspec
+        if isinstance(kind, inspect.UnionType):
+            return self._one_of(kind, raw, path, extra)
+        if isinstance(kind, inspect.StructType):
+            return self._struct(kind, raw, path)
+        if isinstance(kind, inspect.VarTupleType):
+            return self._list(kind, raw, path, extra)
+        return self._plain(kind, raw, path, extra)
+
+    def _plain(self, kind: inspect.Type, raw: object, path: str, extra: Extra) -> object:
         match kind:
-            case inspect.Metadata():
-                return self.value(kind.type, raw, path, kind.extra)
-            case inspect.UnionType():
-                return self._one_of(kind, raw, path, extra)
-            case inspect.StructType():
-                return self._struct(kind, raw, path)
-            case inspect.VarTupleType():
-                return self._list(kind, raw, path, extra)
             case inspect.LiteralType():
-                return self._choice(tuple(str(value) for value in kind.values), raw, path)
+                value: object = self._choice(tuple(str(value) for value in kind.values), raw, path)
             case inspect.EnumType():
                 chosen = self._choice(tuple(member.value for member in kind.cls), raw, path)
-                return _BROKEN if chosen is _BROKEN else kind.cls(chosen)
+                value = chosen if chosen is _BROKEN else kind.cls(chosen)
             case inspect.StrType():
-                return self._text(kind, raw, path, extra)
+                value = self._text(kind, raw, path, extra)
             case inspect.IntType():
-                return self._number(kind, raw, path)
+                value = self._number(kind, raw, path)
             case inspect.BoolType():
-                return raw if isinstance(raw, bool) else self._fault(path, f"must be true or false, not {_what(raw)}")
+                value = raw if isinstance(raw, bool) else self._fault(path, f"must be true or false, not {_what(raw)}")
             case _:
                 raise TypeError(f"{path}: no rule to read {kind!r}")
+        return value
 
     def _fault(self, path: str, message: str, reason: str = "InvalidSpec") -> object:
         self.faults.append(Fault(path, message, reason))
         return _BROKEN
 
-    def _one_of(self, kind: inspect.UnionType, raw: object, path: str, extra: Mapping[str, object]) -> object:
+    def _one_of(self, kind: inspect.UnionType, raw: object, path: str, extra: Extra) -> object:
         """An optional value, or a whole number beside words."""
         kinds = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
         if len(kinds) == 1:
@@ -128,21 +142,12 @@ class _Reader:
         near = difflib.get_close_matches(raw, values, 1) if isinstance(raw, str) else []
         return self._fault(path, f"must be one of {', '.join(values)}{f'; did you mean {near[0]}?' if near else ''}")
 
-    def _text(self, kind: inspect.StrType, raw: object, path: str, extra: Mapping[str, object]) -> object:
+    def _text(self, kind: inspect.StrType, raw: object, path: str, extra: Extra) -> object:
         if not isinstance(raw, str):
             hint = ": put it in quotes" if isinstance(raw, (int, float)) else ""
             return self._fault(path, f"must be text, not {_what(raw)}{hint}")
-        if len(raw) < (kind.min_length or 0):
-            return self._fault(path, "must not be empty")
-        if kind.max_length is not None and len(raw) > kind.max_length:
-            return self._fault(path, f"has {len(raw)} characters; at most {kind.max_length} are allowed")
-        # fullmatch: `$` alone lets a final newline pass
-        if kind.pattern is not None and not re.fullmatch(kind.pattern, raw):
-            return self._fault(path, f"must be {extra.get('must', kind.pattern)}")
-        longest = extra.get("longest")
-        if isinstance(longest, str) and not 0 < seconds(raw) <= seconds(longest):
-            return self._fault(path, f"must be longer than 0s and at most {longest}")
-        return raw
+        wrong = _wrong_text(kind, raw, extra)
+        return raw if wrong is None else self._fault(path, wrong)
 
     def _number(self, kind: inspect.IntType, raw: object, path: str) -> object:
         if isinstance(raw, bool) or not isinstance(raw, int):
@@ -153,10 +158,10 @@ class _Reader:
             return self._fault(path, f"must be at most {kind.le}")
         return raw
 
-    def _list(self, kind: inspect.VarTupleType, raw: object, path: str, extra: Mapping[str, object]) -> object:
-        if not isinstance(raw, list):
+    def _list(self, kind: inspect.VarTupleType, raw: object, path: str, extra: Extra) -> object:
+        items = as_list(raw)
+        if items is None:
             return self._fault(path, f"must be a list, not {_what(raw)}")
-        items: list[object] = raw
         if len(items) < (kind.min_length or 0):
             return self._fault(path, f"must have at least {kind.min_length} entry; leave the field out where it may be absent")
         if kind.max_length is not None and len(items) > kind.max_length:
@@ -171,7 +176,7 @@ class _Reader:
         seen: dict[str, int] = {}
         repeated = False
         for index, item in enumerate(items):
-            value = item.get(key) if key and isinstance(item, dict) else item
+            value = (as_mapping(item) or _NOTHING).get(key) if key else item
             if not isinstance(value, str):
                 continue
             first = seen.setdefault(value, index)
@@ -182,10 +187,11 @@ class _Reader:
         return repeated
 
     def _struct(self, kind: inspect.StructType, raw: object, path: str) -> object:
-        if not isinstance(raw, dict):
+        fields = as_mapping(raw)
+        if fields is None:
             return self._fault(path, f"must be a mapping of fields, not {_what(raw)}")
-        fields: dict[str, object] = raw
-        part: type[Part] = kind.cls
+        part = kind.cls
+        assert issubclass(part, Part)  # noqa: S101  the Structs of these objects are Parts, all of them
         self._unknown(fields, [field.encode_name for field in kind.fields], path)
         values: dict[str, object] = {}
         broken = False
@@ -215,6 +221,20 @@ class _Reader:
                 self._fault(_join(path, name), f"is not a field of {API_VERSION}; {hint}", "UnknownField")
 
 
+def _wrong_text(kind: inspect.StrType, text: str, extra: Extra) -> str | None:
+    wrong: str | None = None
+    longest = extra.get("longest")
+    if len(text) < (kind.min_length or 0):
+        wrong = "must not be empty"
+    elif kind.max_length is not None and len(text) > kind.max_length:
+        wrong = f"has {len(text)} characters; at most {kind.max_length} are allowed"
+    elif kind.pattern is not None and not re.fullmatch(kind.pattern, text):  # fullmatch: `$` alone lets a final newline pass
+        wrong = f"must be {extra.get('must', kind.pattern)}"
+    elif isinstance(longest, str) and not 0 < seconds(text) <= seconds(longest):
+        wrong = f"must be longer than 0s and at most {longest}"
+    return wrong
+
+
 def _join(path: str, within: str) -> str:
     if not within:
         return path
@@ -228,6 +248,7 @@ def _what(raw: object) -> str:
 
 
 def _described(kind: inspect.Type) -> str:
-    if isinstance(kind, inspect.Metadata) and kind.extra_json_schema and "description" in kind.extra_json_schema:
-        return f": {kind.extra_json_schema['description']}"
-    return ""
+    if not isinstance(kind, inspect.Metadata):
+        return ""
+    told = as_mapping(kind.extra_json_schema)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  as above
+    return f": {told['description']}" if told and "description" in told else ""

@@ -38,7 +38,7 @@ class RateLimit(Part, frozen=True, kw_only=True):
     """Tokens an hour for all callers of a model together."""
 
     tokens_per_hour: Annotated[int, Meta(ge=1, le=INT64, description="tokens that all callers together may use in a calendar hour (UTC)")]
-    token_count_mode: Annotated[TokenCountMode, Meta(description="which tokens count")] = "TotalToken"
+    token_count_mode: Annotated[TokenCountMode, Meta(description="which tokens count")] = "TotalToken"  # noqa: S105  tokens of a model
 
 
 class Backoff(Part, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from broker.credentials import Credential, Credentials, SecretRef
 from broker.names import HOSTS_ANNOTATION
 from broker.objects.connections import clean_key
 from broker.objects.metadata import About
-from broker.objects.reading import Fault, Unreadable
+from broker.objects.reading import Fault, Unreadable, as_mapping
 
 _FIELDS: Final = frozenset(("apiVersion", "kind", "metadata", "type", "immutable", "data", "stringData"))
 _VARIABLE: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -58,12 +58,11 @@ class _NoValue:
 
 
 def _entries(raw: Mapping[str, object], name: str, faults: list[Fault]) -> Mapping[str, object]:
-    entries = raw.get(name, {})
-    if isinstance(entries, dict):
-        return {str(key): value for key, value in entries.items()}
-    if not isinstance(entries, Unreadable):
+    written = raw.get(name, {})
+    entries = as_mapping(written)
+    if entries is None and not isinstance(written, Unreadable):
         faults.append(Fault(name, "must be a mapping of keys to text"))
-    return {}
+    return entries or {}
 
 
 def _keep(name: str, value: str | _NoValue | None, path: str, values: dict[str, str], faults: list[Fault]) -> None:

@@ -22,7 +22,9 @@ _A_MODEL: Final = "a model's name: a letter or digit, then letters, digits and .
 
 Label = Annotated[str, Meta(pattern=LABEL, max_length=63, extra={"must": _A_LABEL})]
 Subdomain = Annotated[str, Meta(pattern=SUBDOMAIN, max_length=253, extra={"must": _A_SUBDOMAIN})]
-SecretKey = Annotated[str, Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}$", max_length=253, extra={"must": "a key of a Secret: letters, digits, - _ ."})]
+SecretKey = Annotated[
+    str, Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}$", max_length=253, extra={"must": "a key of a Secret: letters, digits, - _ ."})
+]
 TrustDomain = Annotated[
     str,
     Meta(pattern=TRUST_DOMAIN, max_length=255, extra={"must": "a trust domain: lower-case letters, digits, dots, dashes and underscores"}),
@@ -30,7 +32,9 @@ TrustDomain = Annotated[
 ModelName = Annotated[str, Meta(pattern=MODEL, max_length=253, extra={"must": _A_MODEL})]
 Money = Annotated[
     str,
-    Meta(pattern=MONEY, max_length=16, extra={"must": 'US dollars as a decimal in quotes, such as "2.50": at most 9 digits, then at most 6'}),
+    Meta(
+        pattern=MONEY, max_length=16, extra={"must": 'US dollars as a decimal in quotes, such as "2.50": at most 9 digits, then at most 6'}
+    ),
 ]
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 
@@ -44,5 +48,13 @@ class TargetRef(Part, frozen=True, kw_only=True):
     """A Gateway that the policy is rendered for as well."""
 
     group: Annotated[Subdomain, Meta(description="API group of the Gateway, gateway.networking.k8s.io")]
-    kind: Annotated[str, Meta(pattern=r"^[A-Za-z]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?$", max_length=63, description="Gateway", extra={"must": "a kind, such as Gateway"})]
+    kind: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?$",
+            max_length=63,
+            description="Gateway",
+            extra={"must": "a kind, such as Gateway"},
+        ),
+    ]
     name: Annotated[Subdomain, Meta(description="name of the Gateway")]

@@ -16,7 +16,7 @@ from yaml import events
 from broker.objects.reading import UNREADABLE, Fault
 
 DEPTH: Final = 32
-FILE_BYTES: Final = 4 << 20
+FILE_BYTES: Final = 1 << 20
 
 _INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _FLOAT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
@@ -86,7 +86,7 @@ class _Reader:
                     yield self._document
 
     def _mark(self, path: str, event: events.Event) -> None:
-        self._document.marks.setdefault(path, (event.start_mark.line + 1, event.start_mark.column + 1))
+        self._document.marks.setdefault(path, _place(event))
 
     def _refuse(self, path: str, event: events.Event, message: str) -> object:
         self._mark(path, event)
@@ -96,9 +96,8 @@ class _Reader:
     def _value(self, event: events.Event, path: str, depth: int) -> object:
         if isinstance(event, events.AliasEvent):
             return self._refuse(path, event, "is an alias (*name), which is not read; write the value out")
-        assert isinstance(event, events.NodeEvent)
         if depth > DEPTH:  # at once: the parser's own time grows with the square of the depth
-            raise InvalidYaml(f"lies deeper than {DEPTH} levels", event.start_mark.line + 1, event.start_mark.column + 1)
+            raise InvalidYaml(f"lies deeper than {DEPTH} levels", *_place(event))
         refused = self._refused(event, path)
         if isinstance(event, events.ScalarEvent):
             value: object = _scalar(event)
@@ -108,8 +107,8 @@ class _Reader:
             value = self._mapping(path, depth)
         return value if refused is None else refused
 
-    def _refused(self, event: events.NodeEvent, path: str) -> object | None:
-        if event.anchor is not None:
+    def _refused(self, event: events.Event, path: str) -> object | None:
+        if isinstance(event, events.NodeEvent) and event.anchor is not None:
             return self._refuse(path, event, "has an anchor (&name), which is not read; write the value where it is needed")
         if isinstance(event, (events.ScalarEvent, events.CollectionStartEvent)) and event.tag is not None:
             return self._refuse(path, event, "has a tag (!name), which is not read; write the value alone")
@@ -157,6 +156,11 @@ class _Reader:
         if isinstance(event, events.CollectionStartEvent):
             self._value(event, path, depth + 1)
         return None
+
+
+def _place(event: events.Event) -> tuple[int, int]:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 
 def _scalar(event: events.ScalarEvent) -> object:

@@ -87,7 +87,7 @@ def _permitted_provider(source: ProviderObject, settings: Settings) -> ProviderO
 
 
 def _inline_faults(specs: Iterable[tuple[str, ProviderSpec]], settings: Settings) -> tuple[Fault, ...]:
-    text = "keys inside an object are refused; put the key into a Secret and use type APIKey, or start the broker with --allow-inline-credentials"
+    text = "puts a key into an object; keep it in a Secret and use type APIKey, or start the broker with --allow-inline-credentials"
     return tuple(
         Fault(f"{path}.credentials.type", text, "InlineNotAllowed")
         for path, spec in specs

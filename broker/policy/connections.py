@@ -3,13 +3,15 @@
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from broker import hosts
 from broker.addresses import HostList, refusal
 from broker.credentials import SecretRef
 from broker.grant import Endpoint, Provider
+from broker.objects import Resources
 from broker.objects.connections import ProviderSpec
-from broker.objects.documents import inline_ref
+from broker.objects.documents import INLINE, inline_ref
 from broker.objects.duration import seconds
 from broker.objects.metadata import About
 from broker.objects.secrets import SecretObject
@@ -70,12 +72,10 @@ def _notice(provider: Provider, secrets: SecretsByName) -> str:
 
 def _provider(about: About, name: str, spec: ProviderSpec, secrets: SecretsByName, settings: Settings) -> Provider:
     namespace = about.namespace or ""
-    _check_built(spec, settings)
+    auth = _built(spec, settings)
     endpoint = _endpoint(spec)
     own_service = _is_own_service(endpoint.host, namespace)
     _check_reach(endpoint, settings, own_service=own_service)
-    auth = spec.credentials.type
-    assert auth in ("None", "APIKey", "Passthrough", "Inline")  # _check_built has refused the others
     return Provider(
         namespace=namespace,
         name=name,
@@ -91,14 +91,16 @@ def _provider(about: About, name: str, spec: ProviderSpec, secrets: SecretsByNam
     )
 
 
-def _check_built(spec: ProviderSpec, settings: Settings) -> None:
+def _built(spec: ProviderSpec, settings: Settings) -> Literal["None", "APIKey", "Passthrough", "Inline"]:
     if spec.schema not in settings.kinds:
         built = ", ".join(sorted(settings.kinds))
         raise NotReady("NotSupported", f"schema {spec.schema} is not supported by this version of the broker; it speaks {built}")
     if spec.protocol != "HTTP":
         raise NotReady("NotSupported", f"protocol {spec.protocol} is not supported by this version of the broker; use HTTP")
-    if spec.credentials.type not in ("None", "APIKey", "Passthrough", "Inline"):
-        raise NotReady("NotSupported", f"credentials of type {spec.credentials.type} are not supported by this version of the broker; use APIKey")
+    auth = spec.credentials.type
+    if auth in ("None", "APIKey", "Passthrough", "Inline"):
+        return auth
+    raise NotReady("NotSupported", f"credentials of type {auth} are not supported by this version of the broker; use APIKey")
 
 
 def _endpoint(spec: ProviderSpec) -> Endpoint:
@@ -112,8 +114,8 @@ def _endpoint(spec: ProviderSpec) -> Endpoint:
 
 def _is_own_service(host: str, namespace: str) -> bool:
     """Whether the host is a Service of this namespace: NAME.NAMESPACE.svc, also with the cluster's domain behind it."""
-    labels = host.removesuffix(".cluster.local").split(".")
-    return len(labels) == 3 and labels[1:] == [namespace, "svc"]
+    name, _, rest = host.removesuffix(".cluster.local").partition(".")
+    return bool(name) and rest == f"{namespace}.svc"
 
 
 def _check_reach(endpoint: Endpoint, settings: Settings, *, own_service: bool) -> None:
@@ -151,7 +153,8 @@ def _secret(about: About, name: str, spec: ProviderSpec, endpoint: Endpoint, sec
     namespace = about.namespace or ""
     secret = secrets.get((namespace, wanted.name))
     if secret is None:
-        raise NotReady("CredentialSecretNotFound", f"there is no Secret {wanted.name} in namespace {namespace}; create it with the key {wanted.key}")
+        text = f"there is no Secret {wanted.name} in namespace {namespace}; create it with the key {wanted.key}"
+        raise NotReady("CredentialSecretNotFound", text)
     if wanted.key not in secret.keys:
         why = "; it has faults of its own" if secret.about.faults else ""
         raise NotReady("CredentialKeyMissing", f"the Secret {wanted.name} has no usable key {wanted.key}; add it{why}")
@@ -162,7 +165,17 @@ def _secret(about: About, name: str, spec: ProviderSpec, endpoint: Endpoint, sec
 
 def _not_allowed(name: str, annotation: str | None, endpoint: Endpoint) -> str:
     usual = 443 if endpoint.scheme == "https" else 80
-    entry = f"{'http://' if endpoint.scheme == 'http' else ''}{endpoint.host}{'' if endpoint.port == usual else f':{endpoint.port}'}"
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    entry = f"{'http://' if endpoint.scheme == 'http' else ''}{host}{'' if endpoint.port == usual else f':{endpoint.port}'}"
     wrong = hosts.problems(annotation)
     hint = f" (an entry there {wrong[0]})" if wrong else ""
     return f"the owner of the Secret {name} does not let it go to {entry}: its annotation aiaccess.dev/hosts must list {entry}{hint}"
+
+
+def may_send(provider: Provider, resources: Resources) -> bool:
+    """Whether the provider's key may go to its endpoint, as things are now: the Secret may have changed since the decision."""
+    ref = provider.secret
+    if ref is None or ref.name.startswith(INLINE):
+        return True
+    place = (ref.namespace, ref.name)
+    return place in resources.secret_hosts and hosts.allows(resources.secret_hosts[place], provider.endpoint, provider.kind)

@@ -1,6 +1,6 @@
 """Who may call what: access policies, indexed by the identities that they name."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -137,5 +137,3 @@ class Rules:
                 self._prefix.setdefault(subject.spiffe_id_prefix, []).append(index)
             else:
                 self._exact.setdefault(str(subject), []).append(index)
-
-

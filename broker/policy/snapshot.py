@@ -45,7 +45,12 @@ class Snapshot:
     """
 
     def __init__(
-        self, settings: Settings, offers: Mapping[tuple[str, str], Offer], rules: Rules, statuses: tuple[ObjectStatus, ...], readiness: Readiness
+        self,
+        settings: Settings,
+        offers: Mapping[tuple[str, str], Offer],
+        rules: Rules,
+        statuses: tuple[ObjectStatus, ...] = (),
+        readiness: Readiness = Readiness(),
     ) -> None:
         self.settings = settings
         self.offers = offers
@@ -114,7 +119,7 @@ class Snapshot:
             if offer := self.offers.get(place):
                 return offer
         if unread:
-            raise Unavailable("the broker may not read the policies of this model's namespace; its operator has to allow it", retry_after_s=30)
+            raise Unavailable("the broker may not read the policies of this model's namespace; its operator can allow it", retry_after_s=30)
         return None
 
     def check_known(self) -> None:

@@ -102,13 +102,13 @@ def access_status(policy: AccessPolicy, missing: Sequence[str]) -> ObjectStatus:
     about, spec = policy.about, policy.spec
     if not about.accepted or spec is None:
         kept = " It still denies: see the documentation on wrong objects." if policy.remains else ""
-        conditions = (
+        rejected = (
             accepted(about),
             Condition("BundleReady", "Unknown", "Pending", _NOT_ACCEPTED),
             Condition("ModelsResolved", "Unknown", "Pending", _NOT_ACCEPTED),
             Condition("Programmed", "False", "Pending", _NOT_ACCEPTED + kept),
         )
-        return ObjectStatus(about, conditions, subject_summary=_subjects(spec), model_summary=_summary(spec.models or ()) if spec else "")
+        return ObjectStatus(about, rejected, subject_summary=_subjects(spec), model_summary=_summary(spec.models or ()) if spec else "")
     conditions = (accepted(about), _bundle_ready(spec), _models_resolved(missing), _programmed(about), *_bound(spec))
     models = _summary(spec.models or (EVERY_MODEL,))
     return ObjectStatus(about, conditions, subject_summary=_subjects(spec), model_summary=models, notices=_never_matching(spec))
@@ -150,7 +150,8 @@ def _providers_configured(connections: Sequence[Connection]) -> Condition:
     if not away:
         return Condition("ProvidersConfigured", "True", "Configured", f"{len(connections)} of {len(connections)} providers are ready")
     reason = "PartialFailure" if len(away) < len(connections) else away[0].reason
-    text = f"{len(connections) - len(away)} of {len(connections)} providers are ready; " + "; ".join(f"{one.name}: {one.message}" for one in away)
+    why = "; ".join(f"{one.name}: {one.message}" for one in away)
+    text = f"{len(connections) - len(away)} of {len(connections)} providers are ready; {why}"
     return Condition("ProvidersConfigured", "False", reason, text, away[0].path)
 
 
@@ -166,7 +167,7 @@ def _routing_active(rows: Sequence[Row]) -> Condition:
 def _bundle_ready(spec: AccessSpec) -> Condition:
     source = spec.mtls.trust_bundle_config_map if spec.mtls else None
     if spec.mtls is None or source is None:
-        return Condition("BundleReady", "True", "NotNamed", "the policy names no bundle; the broker has its trust anchors from the Workload API")
+        return Condition("BundleReady", "True", "NotNamed", "the policy names no bundle; trust anchors come from the Workload API")
     text = (
         f"the ConfigMap {source.namespace}/{source.name} is not read: the broker's operator would list it with "
         f"--trust-bundle-configmap {spec.mtls.trust_domain}={source.namespace}/{source.name}. It is never a trust anchor by itself"

@@ -26,7 +26,7 @@ import os
 import re
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -237,7 +237,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
 
 
 async def ledger(request: web.Request) -> web.Response:
-    return web.json_response(asdict(request.app[LEDGER]))
+    return web.json_response(vars(request.app[LEDGER]))
 
 
 @web.middleware

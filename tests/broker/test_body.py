@@ -9,7 +9,9 @@ from broker import body as bodies
 from broker.errors import BadRequest
 
 KEYS = st.sampled_from(["model", "n", "mod\u00e9l", 'a"b', "x", "", "max_tokens", "stream", "a\nb", "\U0001f600"])
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-10, 10**12), st.text(max_size=6), st.floats(allow_nan=False, allow_infinity=False))
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-10, 10**12), st.text(max_size=6), st.floats(allow_nan=False, allow_infinity=False)
+)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6)
 
 
@@ -17,12 +19,15 @@ def written(pairs: list[tuple[str, object]], style: tuple[str, str, bool, str]) 
     """A JSON object with these members, duplicates and all."""
     comma, colon, ascii_only, edge = style
     members = comma.join(
-        f"{json.dumps(k, ensure_ascii=ascii_only)}{colon}{json.dumps(v, ensure_ascii=ascii_only, separators=(comma, colon))}" for k, v in pairs
+        f"{json.dumps(k, ensure_ascii=ascii_only)}{colon}{json.dumps(v, ensure_ascii=ascii_only, separators=(comma, colon))}"
+        for k, v in pairs
     )
     return f"{edge}{{{members}}}{edge}".encode()
 
 
-STYLES = st.tuples(st.sampled_from([",", ", ", ",\n  "]), st.sampled_from([":", ": ", " : "]), st.booleans(), st.sampled_from(["", "\n", " "]))
+STYLES = st.tuples(
+    st.sampled_from([",", ", ", ",\n  "]), st.sampled_from([":", ": ", " : "]), st.booleans(), st.sampled_from(["", "\n", " "])
+)
 
 
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=9), STYLES)
@@ -104,7 +109,7 @@ def test_an_escaped_key_is_the_same_key(first: bytes) -> None:
         (b'{"a":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001, "nested too deeply"),
         (b'{"a":' + b"[" * 100_000, "nested too deeply"),
         (b"{" + b",".join(b'"a%d":1' % i for i in range(1001)) + b"}", "more than 1000 members"),
-        (b'{"a":[' + b"0," * 1_000_001 + b"0]}", "too many values"),
+        (b'{"a":[' + b"0," * 500_001 + b"0]}", "too many values"),
     ],
 )
 def test_a_hostile_body_is_refused_with_a_reason(body: bytes, says: str) -> None:
@@ -112,7 +117,9 @@ def test_a_hostile_body_is_refused_with_a_reason(body: bytes, says: str) -> None
         bodies.open_body(body)
 
 
-@pytest.mark.parametrize("text", [b"\\ud83d\\ude00", b"\\\\ud83d", "\U0001f600".encode(), b"\\u00e9\\n", b"C:\\\\ud", b"\\\\\\ud83d\\uDE00"])
+@pytest.mark.parametrize(
+    "text", [b"\\ud83d\\ude00", b"\\\\ud83d", "\U0001f600".encode(), b"\\u00e9\\n", b"C:\\\\ud", b"\\\\\\ud83d\\uDE00"]
+)
 def test_whole_characters_pass_however_they_are_written(text: bytes) -> None:
     bodies.open_body(b'{"a":"%b"}' % text)
 
@@ -142,7 +149,9 @@ def test_a_model_name_is_read_as_it_is(model: str) -> None:
     assert bodies.read_model(bodies.open_body(json.dumps({"model": model}).encode())) == model
 
 
-@pytest.mark.parametrize("count", [b'"5"', b"0", b"-1", b"-0", b"5.0", b"1e3", b"2147483648", b"1" * 5000, b"true", b"[5]", b"{}", b'"\\u0035"'])
+@pytest.mark.parametrize(
+    "count", [b'"5"', b"0", b"-1", b"-0", b"5.0", b"1e3", b"2147483648", b"1" * 5000, b"true", b"[5]", b"{}", b'"\\u0035"']
+)
 def test_what_only_looks_like_a_count_is_refused(count: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
         bodies.read_count(bodies.open_body(b'{"n":%b}' % count), "n")

@@ -41,7 +41,7 @@ async def watching(path, on_update):
 
 async def until(condition):
     """Yield to the loop until it is so; pytest's timeout is the bound."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  what is waited for is many things
         await asyncio.sleep(0.005)
 
 
@@ -246,7 +246,7 @@ async def test_a_client_that_never_reads_is_cut_off_and_the_others_are_served(is
     monkeypatch.setattr("broker.issuer.UNSENT_BYTES", 100_000)
     path = await issuer.serve(AGENT)
     issuer.federate("b.test", issuer.bundle * 100)
-    reader, writer = await asyncio.open_unix_connection(path, limit=1)
+    _, writer = await asyncio.open_unix_connection(path, limit=1)
     http = _calling_with_a_huge_window()
     writer.write(http.data_to_send())
     await writer.drain()

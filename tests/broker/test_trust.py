@@ -1,12 +1,13 @@
 import asyncio
 import gc
 import logging
-import os
 import random
 import ssl
 import sys
 import tempfile
 import time
+from functools import reduce
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -95,13 +96,12 @@ CHAINS = {
     "no extended key usage": lambda ca: ca.issue(AGENT, Faults(purposes=None)),
     "no basic constraints": lambda ca: ca.issue(AGENT, Faults(is_ca=None)),
     "an empty subject and a critical name": lambda ca: ca.issue(AGENT, Faults(subject=(), san_critical=True)),
-    "the root sent along": lambda ca: _with_root(ca),
+    "the root sent along": lambda ca: _sent_with(ca.intermediate().issue(AGENT), ca.cert),
 }
 
 
-def _with_root(ca):
-    svid = ca.intermediate().issue(AGENT)
-    return type(svid)(svid.spiffe_id, (*svid.chain, ca.cert), svid.key)
+def _sent_with(svid, *more):
+    return type(svid)(svid.spiffe_id, (*svid.chain, *more), svid.key)
 
 
 @pytest.mark.parametrize("shape", CHAINS)
@@ -152,8 +152,8 @@ REFUSED = {
     ).issue(AGENT),
     "a leaf that another leaf signed": lambda a, b: _signed_by_a_leaf(a),
     "a missing intermediate": lambda a, b: _without_intermediates(a.intermediate().issue(AGENT)),
-    "six intermediates": lambda a, b: a.intermediate().intermediate().intermediate().intermediate().intermediate().intermediate().issue(AGENT),
-}  # fmt: skip
+    "six intermediates": lambda a, b: reduce(lambda ca, _: ca.intermediate(), range(6), a).issue(AGENT),
+}
 
 
 def _signed_by_a_leaf(ca):
@@ -541,12 +541,12 @@ def test_the_key_is_never_in_a_file(ca, agent, tmp_path, monkeypatch):
         recording = False
     assert [path for path, *_ in opened if not str(path).startswith("/proc/self/fd/")] == []
     assert list(tmp_path.iterdir()) == []
-    assert not [link for fd in os.listdir("/proc/self/fd") if "svid" in (link := _link(fd))]
+    assert not [link for file in Path("/proc/self/fd").iterdir() if "svid" in (link := _link(file))]
 
 
-def _link(fd):
+def _link(file):
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")
+        return str(file.readlink())
     except FileNotFoundError:  # the listing's own
         return ""
 

@@ -36,11 +36,21 @@ def test_of_a_spiffe_bundle_the_x509_keys_count(ca):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [b"", b"no pem", b"{", b"{}", b'{"keys": 1}', jwks(), jwks({"use": "jwt-svid"}), jwks({"use": "x509-svid", "x5c": ["%%"]}), jwks({"use": "x509-svid", "x5c": ["MAA="]})],
-)  # fmt: skip
-def test_what_is_no_bundle_is_an_error_and_not_an_empty_one(text):
-    with pytest.raises(ValueError, match="."):
+    ("text", "reason"),
+    [
+        (b"", "PEM"),
+        (b"no pem", "PEM"),
+        (b"{", "neither PEM"),
+        (b"{}", "neither PEM"),
+        (b'{"keys": 1}', "neither PEM"),
+        (jwks({"use": "x509-svid", "x5c": ["%%"]}), "neither PEM"),
+        (jwks({"use": "x509-svid", "x5c": ["MAA="]}), "cannot be read"),
+        (jwks(), "none"),
+        (jwks({"use": "jwt-svid"}), "none"),
+    ],
+)
+def test_what_is_no_bundle_is_an_error_and_not_an_empty_one(text, reason):
+    with pytest.raises(ValueError, match=reason):
         read_bundle(text)
 
 

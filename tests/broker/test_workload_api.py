@@ -95,16 +95,15 @@ async def test_an_agent_that_comes_later_is_found(ca):
 
 async def test_an_agent_that_restarts_is_found_again_and_takes_nothing_away(ca):
     agent = FakeWorkloadApi()
-    async with Watch(agent.endpoint) as seen:
-        async with agent:
-            await agent.push(update(ca.issue(WORKLOAD), ca))
-            await seen.next_update()
-            await agent.stop()
-            assert isinstance(await seen.next(), str)
-            wanted = update(ca.issue(WORKLOAD), ca)
-            await agent.push(wanted)
-            await agent.start()
-            assert await seen.next_update() == wanted
+    async with Watch(agent.endpoint) as seen, agent:
+        await agent.push(update(ca.issue(WORKLOAD), ca))
+        await seen.next_update()
+        await agent.stop()
+        assert isinstance(await seen.next(), str)
+        wanted = update(ca.issue(WORKLOAD), ca)
+        await agent.push(wanted)
+        await agent.start()
+        assert await seen.next_update() == wanted
 
 
 async def test_a_stream_that_ends_in_order_is_opened_again(ca):
@@ -431,7 +430,7 @@ def test_an_endpoint_is_read(text, place):
     ],
 )  # fmt: skip
 def test_what_is_no_endpoint_is_refused(text):
-    with pytest.raises(ValueError, match="endpoint|Unix socket"):
+    with pytest.raises(ValueError, match=r"endpoint|Unix socket"):
         parse_endpoint(text)
 
 

@@ -71,7 +71,7 @@ async def test_a_whole_chat_obeys_the_limit_and_bills_what_it_said(url: str, cha
 
 
 @pytest.mark.parametrize("asked", [True, False])
-async def test_a_chat_stream_reports_usage_only_when_asked(chat: openai.AsyncOpenAI, asked: bool) -> None:
+async def test_a_chat_stream_reports_usage_only_when_asked(chat: openai.AsyncOpenAI, *, asked: bool) -> None:
     stream = await chat.chat.completions.create(model="m", messages=SAY, stream=True, stream_options={"include_usage": asked})
     chunks = [chunk async for chunk in stream]
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "say 5 words say 5"

@@ -1,8 +1,8 @@
 """A provider on loopback that says exactly the bytes it was told to, for faults that no real server would make on request.
 
-    async with FakeProvider(json_answer(b'{"id": 1}'), [b"HTTP/1.1 200 OK\\r\\n", "reset"]) as provider:
-        ...  # the first request gets the first answer, each later one the last
-        assert provider.seen[0].header(b"authorization") == b"Bearer canary"
+async with FakeProvider(json_answer(b'{"id": 1}'), [b"HTTP/1.1 200 OK\\r\\n", "reset"]) as provider:
+    ...  # the first request gets the first answer, each later one the last
+    assert provider.seen[0].header(b"authorization") == b"Bearer canary"
 """
 
 import asyncio

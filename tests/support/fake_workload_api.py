@@ -1,9 +1,9 @@
 """An agent under the test's thumb: the SPIFFE Workload API on grpcio and generated protobuf, so not on our own code.
 
-    async with FakeWorkloadApi(tmp_path) as agent:
-        await agent.push(update(svid, ca))       # to every open stream, and to each that comes
-        await agent.refuse(grpc.StatusCode.PERMISSION_DENIED)
-        await agent.called(2)                    # the second call has come
+async with FakeWorkloadApi(tmp_path) as agent:
+    await agent.push(update(svid, ca))       # to every open stream, and to each that comes
+    await agent.refuse(grpc.StatusCode.PERMISSION_DENIED)
+    await agent.called(2)                    # the second call has come
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """A SPIFFE authority for tests: SVIDs as SPIRE makes them, and with any fault that a test asks for.
 
-    ca = SpiffeCa("a.test")
-    agent = ca.issue("spiffe://a.test/ns/team1/sa/weather-agent")
-    trust.apply(update(agent, ca, federated={"b.test": [other_ca]}))
+ca = SpiffeCa("a.test")
+agent = ca.issue("spiffe://a.test/ns/team1/sa/weather-agent")
+trust.apply(update(agent, ca, federated={"b.test": [other_ca]}))
 """
 
 import datetime as dt
@@ -38,18 +38,18 @@ SIGNATURE = key_usage("digital_signature")
 class Faults:
     """How a leaf looks. The defaults are a faultless one."""
 
-    uris: tuple[str, ...] | None = None          # None = the SPIFFE ID asked for
+    uris: tuple[str, ...] | None = None  # None = the SPIFFE ID asked for
     dns: tuple[str, ...] = ()
     san: bool = True
     san_critical: bool = False
-    is_ca: bool | None = False                   # None = no basic constraints
+    is_ca: bool | None = False  # None = no basic constraints
     usage: x509.KeyUsage | None = SIGNATURE
     usage_critical: bool = True
     purposes: tuple[x509.ObjectIdentifier, ...] | None = BOTH
     authority_key_id: bool = True
     subject: tuple[tuple[x509.ObjectIdentifier, str], ...] = ((NameOID.COUNTRY_NAME, "US"), (NameOID.ORGANIZATION_NAME, "SPIRE"))
     extra: tuple[tuple[x509.ExtensionType, bool], ...] = ()
-    raw_uri: bytes | None = None                 # bytes put over the URI before signing: what no library would encode
+    raw_uri: bytes | None = None  # bytes put over the URI before signing: what no library would encode
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import itertools
 import json
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def test_a_full_request_goes_out_as_written_down() -> None:
     assert question.body("claude-opus-4-8", 3000, OPTIONS) == (GOLDEN / "full.out.json").read_bytes().strip()
 
 
-@given(st.lists(st.sampled_from(["temperature", "x", "top_k", "inference_geo", "\u00e9"]), unique=True), st.sampled_from(["1e0", '"\\u0041"', "[1,  2]"]))
+@given(
+    st.lists(st.sampled_from(["temperature", "x", "top_k", "inference_geo", "\u00e9"]), unique=True),
+    st.sampled_from(["1e0", '"\\u0041"', "[1,  2]"]),
+)
 def test_every_field_that_is_not_edited_survives_byte_for_byte(names: list[str], raw: str) -> None:
     body = b'{"model":"claude","messages":[],"max_tokens":50' + b"".join(f',"{name}": {raw}'.encode() for name in names) + b"}"
     out = anthropic_messages.read(body).body("real", 20, Options(stream_usage=True, store=True))
@@ -264,7 +268,9 @@ def test_betas_say_which_features_they_open(betas: list[bytes], features: set[Fe
     assert anthropic_messages.features_of_headers(headers) == features
 
 
-@pytest.mark.parametrize("beta", [b"message-threads-2026-08-12", b"server-side-fallback-2026-07-01", b"compact-2026-01-12", b"context-1m-2027-01-01", b"\xff"])
+@pytest.mark.parametrize(
+    "beta", [b"message-threads-2026-08-12", b"server-side-fallback-2026-07-01", b"compact-2026-01-12", b"context-1m-2027-01-01", b"\xff"]
+)
 def test_a_beta_that_nobody_has_judged_is_refused(beta: bytes) -> None:
     with pytest.raises(FeatureNotGranted, match="leave it out of anthropic-beta"):
         anthropic_messages.features_of_headers([(b"anthropic-beta", b"context-1m-2025-08-07," + beta)])
@@ -291,7 +297,7 @@ def test_a_stream_passes_whole_whatever_its_pieces_and_is_counted(end: bytes, cu
     raw = (START + b": ping\n\n" + WORD + DELTA + STOP).replace(b"\n", end)
     counting = meter()
     places = sorted({min(cut, len(raw)) for cut in cuts} | {0, len(raw)})
-    out = b"".join(counting.stream(raw[a:b]) for a, b in zip(places, places[1:], strict=False)) + counting.end()
+    out = b"".join(counting.stream(raw[a:b]) for a, b in itertools.pairwise(places)) + counting.end()
     assert out.rstrip() == raw.rstrip()
     assert (counting.usage, counting.done) == (Usage(32, 7, 20), True)
 

@@ -12,12 +12,16 @@ from broker import errors
 from broker.chat import Options
 from broker.dialects import METHODS, ROUTES, Dialect, anthropic_messages, listing, openai_chat
 
-REFUSALS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.BrokerError) and cls is not errors.BrokerError]
+REFUSALS = [
+    cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.BrokerError) and cls is not errors.BrokerError
+]
 EXCHANGE = "x-0123"
 
 
 def answering(status: int, body: bytes, content_type: str = "application/json") -> httpx2.MockTransport:
-    return httpx2.MockTransport(lambda _: httpx2.Response(status, content=body, headers={"content-type": content_type, "x-should-retry": "false"}))
+    return httpx2.MockTransport(
+        lambda _: httpx2.Response(status, content=body, headers={"content-type": content_type, "x-should-retry": "false"})
+    )
 
 
 def ask_openai(transport: httpx2.MockTransport, **more: object) -> object:
@@ -120,8 +124,9 @@ def test_models_are_listed_as_the_anthropic_sdk_reads_them(names: tuple[str, ...
 
 
 def test_a_meters_stream_is_read_by_the_openai_sdk_with_and_without_usage() -> None:
-    chunk = b'{"id":"c","object":"chat.completion.chunk","created":0,"model":"m","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}'
-    usage = b'{"id":"c","object":"chat.completion.chunk","created":0,"model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
+    head = b'{"id":"c","object":"chat.completion.chunk","created":0,"model":"m",'
+    chunk = head + b'"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}'
+    usage = head + b'"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
     raw = b"data: " + chunk + b"\n\ndata: " + usage + b"\n\ndata: [DONE]\n\n"
     for asked, expected in ((b"true", [None, 2]), (b"false", [None])):
         meter = openai_chat.read(b'{"model":"m","messages":[],"stream":true,"stream_options":{"include_usage":%b}}' % asked).meter()

@@ -36,7 +36,7 @@ def test_a_kind_is_called_where_its_vendor_documents_it(kind: str, url: str, aut
         ("ollama.team1.svc", "max_tokens", False),
     ],
 )
-def test_only_the_vendors_own_hosts_are_told_what_only_they_understand(host: str, field: str, store: bool) -> None:
+def test_only_the_vendors_own_hosts_are_told_what_only_they_understand(host: str, field: str, *, store: bool) -> None:
     options = PROVIDERS["OpenAI"].options_at(host)
     assert (options.limit_field, options.store) == (field, store)
 

@@ -1,0 +1,228 @@
+"""`broker check` and `broker explain`: what is wrong in the files, and would this identity get this model, and why.
+
+Statuses are those that the objects have in Kubernetes; where something stands is said as file:line:column.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, TextIO
+
+import yaml
+
+from broker import files, policy
+from broker.grant import Budget
+from broker.identity import Identity, InvalidSpiffeId, parse_spiffe_id
+from broker.names import API_VERSION
+from broker.objects import Resources
+from broker.policy.status import Condition, ObjectStatus, Row
+
+Output = Literal["text", "json", "yaml"]
+
+OK: Final = 0
+WRONG: Final = 1
+USAGE: Final = 2
+REFUSED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Would this identity get this model?"""
+
+    spiffe_id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to mend (error) or to know (warning). `place` is file:line:column."""
+
+    place: str
+    object: str
+    path: str
+    message: str
+
+
+def check(paths: Sequence[Path], settings: policy.Settings, environ: Mapping[str, str], output: Output, stdout: TextIO) -> int:
+    """Print every fault of the objects in these files, and what each object would be told.
+
+    Returns:
+        0 when every object is accepted (a provider that is not ready is a warning), else 1.
+    """
+    try:
+        resources = files.Folder(paths, environ).read()
+    except files.Unreadable as broken:
+        _write({"objects": [], "errors": list(broken.problems), "warnings": []}, "\n".join(broken.problems), output, stdout)
+        return WRONG
+    snapshot = policy.build(resources, settings)
+    errors = [*_strays(resources, ours=True), *(one for status in snapshot.statuses for one in _errors(status))]
+    warnings = [*_strays(resources, ours=False), *(one for status in snapshot.statuses for one in _warnings(status))]
+    report = {
+        "objects": [status_of(status) for status in snapshot.statuses],
+        "errors": [asdict(one) for one in errors],
+        "warnings": [asdict(one) for one in warnings],
+    }
+    _write(report, "\n".join(_check_text(snapshot.statuses, errors, warnings)), output, stdout)
+    return WRONG if errors else OK
+
+
+def explain(
+    question: Question, paths: Sequence[Path], settings: policy.Settings, environ: Mapping[str, str], output: Output, stdout: TextIO
+) -> int:
+    """Print whether this identity would get this model, and why.
+
+    The identity's trust domain is taken for the broker's own unless the settings name that one.
+
+    Returns:
+        0 allowed, 3 refused, 2 when the question or the files cannot be read.
+    """
+    try:
+        identity = parse_spiffe_id(question.spiffe_id)
+        resources = files.Folder(paths, environ).read()
+    except InvalidSpiffeId as wrong:
+        stdout.write(f"the identity is no SPIFFE ID: {wrong}\n")
+        return USAGE
+    except files.Unreadable as broken:
+        stdout.write("\n".join(broken.problems) + "\n")
+        return USAGE
+    if not settings.trust_domain:
+        settings = replace(settings, trust_domain=identity.trust_domain)
+    why = policy.explain(policy.build(resources, settings), identity, question.model)
+    _write(_explanation(why), "\n".join(_explain_text(why, identity)), output, stdout)
+    return OK if why.allowed else REFUSED
+
+
+def status_of(status: ObjectStatus) -> dict[str, object]:
+    """One object's status as Kubernetes has it, but for the times of its conditions."""
+    about = status.about
+    told: dict[str, object] = {"conditions": [_condition(one, about.generation) for one in status.conditions]}
+    if about.generation is not None:
+        told["observedGeneration"] = about.generation
+    if about.kind == "AIRoutingPolicy":
+        told |= {"providers": [_row(row) for row in status.providers], "models": [_row(row) for row in status.models]}
+    if about.kind == "AIAccessPolicy":
+        told |= {"subjectSummary": status.subject_summary, "modelSummary": status.model_summary}
+    return {
+        "apiVersion": "v1" if about.kind == "Secret" else API_VERSION,
+        "kind": about.kind,
+        "metadata": {"name": about.name, "namespace": about.namespace or ""},
+        "status": told,
+    }
+
+
+def _condition(condition: Condition, generation: int | None) -> dict[str, object]:
+    told: dict[str, object] = {"type": condition.type, "status": condition.status, "reason": condition.reason, "message": condition.message}
+    return told if generation is None else {**told, "observedGeneration": generation}
+
+
+def _row(row: Row) -> dict[str, object]:
+    return {"name": row.name, "ready": row.ready, "reason": row.reason, "message": row.message}
+
+
+def _strays(resources: Resources, *, ours: bool) -> Iterator[Finding]:
+    for stray in resources.strays:
+        if stray.ours == ours:
+            yield Finding(stray.origin.place(stray.fault.path) if stray.origin else "", "document", stray.fault.path, stray.fault.message)
+
+
+def _errors(status: ObjectStatus) -> Iterator[Finding]:
+    about = status.about
+    for fault in about.faults:
+        yield Finding(about.place(fault.path), str(about), fault.path, fault.message)
+    for condition in status.conditions:
+        if condition.type == "Accepted" and condition.reason == "NameConflict":
+            yield Finding(about.place(condition.path), str(about), condition.path, condition.message)
+
+
+def _warnings(status: ObjectStatus) -> Iterator[Finding]:
+    about = status.about
+    if about.faults:
+        return
+    for row in (*status.providers, *status.models):
+        if not row.ready and row.reason != "NameConflict":
+            what = "provider" if row in status.providers else "model"
+            yield Finding(about.place(row.path), str(about), row.path, f"{what} {row.name} is not ready ({row.reason}): {row.message}")
+    for condition in status.conditions:
+        if condition.status == "False" and condition.type in ("Ready", "ModelsResolved"):
+            yield Finding(about.place(condition.path), str(about), condition.path, f"{condition.reason}: {condition.message}")
+    for path, notice in status.notices:
+        yield Finding(about.place(path), str(about), path, notice)
+
+
+def _check_text(statuses: Sequence[ObjectStatus], errors: Sequence[Finding], warnings: Sequence[Finding]) -> Iterator[str]:
+    for kind, findings in (("error", errors), ("warning", warnings)):
+        for one in findings:
+            yield f"{one.place}: {kind}: {one.object}: {f'{one.path}: ' if one.path else ''}{one.message}"
+    for status in statuses:
+        told = ", ".join(f"{one.type}={one.status}{'' if one.status == 'True' else f'/{one.reason}'}" for one in status.conditions)
+        yield f"{status.about}: {told}"
+    yield f"{len(statuses)} objects, {len(errors)} errors, {len(warnings)} warnings"
+
+
+def _explanation(why: policy.Explanation) -> dict[str, object]:
+    return {
+        "identity": why.spiffe_id,
+        "model": why.model,
+        "allowed": why.allowed,
+        "code": why.code,
+        "reason": why.reason,
+        "lookedFor": [asdict(step) for step in why.steps],
+        "policies": [
+            {"policy": str(rule.policy), "version": rule.policy.version, "action": rule.action, "mode": rule.mode, "effect": rule.effect}
+            for rule in why.rules
+        ],
+        "backends": [
+            {"provider": one.provider, "model": one.model, "priority": one.priority, "weight": one.weight}
+            | {"ready": one.backend is not None, "reason": one.reason, "message": one.message}
+            for one in why.lines
+        ],
+        "quotas": [
+            {
+                "counter": one.counter,
+                "limit": one.limit,
+                "unit": str(one.unit),
+                "per": str(one.per) if one.per else None,
+                "shadow": one.shadow,
+            }
+            for one in why.budgets
+        ],
+        "features": sorted(why.grant.features) if why.grant else [],
+        "maxStreamSeconds": why.grant.max_stream_s if why.grant else None,
+    }
+
+
+def _explain_text(why: policy.Explanation, identity: Identity) -> Iterator[str]:
+    yield f"{'allowed' if why.allowed else f'refused ({why.code})'}: {identity.spiffe_id} asking for {why.model}: {why.reason}"
+    yield "the name is looked for in:"
+    yield from (f"  {number}. namespace {step.namespace}, model {step.name}: {step.outcome}" for number, step in enumerate(why.steps, 1))
+    yield "policies that name this identity:" if why.rules else "no policy names this identity"
+    yield from (f"  {rule.policy} ({rule.action}{', Shadow' if rule.mode == 'Shadow' else ''}): {rule.effect}" for rule in why.rules)
+    if why.lines:
+        yield "backends, in the order they are tried:"
+    for number, line in enumerate(why.lines, 1):
+        state = "ready" if line.backend is not None else f"{line.reason}: {line.message}"
+        yield f"  {number}. {line.provider}, model {line.model}, priority {line.priority}, weight {line.weight}: {state}"
+    if why.grant:
+        yield "quotas that apply:" if why.budgets else "no quota applies"
+        yield from (f"  {_quota(budget)}" for budget in why.budgets)
+
+
+def _quota(budget: Budget) -> str:
+    """`{ns}/KIND/POLICY/NAME/…` in words; the name is cut off from the right, since a model's may have slashes."""
+    namespace, kind, rest = budget.counter.split("/", 2)
+    scope = "each identity its own" if "/identity/" in rest else "all callers together"
+    per = f" per {budget.per}" if budget.per else " at once"
+    unit = "exchanges" if budget.per is None else str(budget.unit).replace("_", " ")
+    owner = rest.split(f"/{budget.unit}/", 1)[0]
+    shadow = " (Shadow: counted, never refuses)" if budget.shadow else ""
+    return f"{budget.limit} {unit}{per}, {scope}, by {kind} {namespace.strip('{}')}/{owner}{shadow}"
+
+
+def _write(report: Mapping[str, object], text: str, output: Output, stdout: TextIO) -> None:
+    if output == "json":
+        stdout.write(json.dumps(report, indent=2) + "\n")
+    elif output == "yaml":
+        yaml.safe_dump(report, stdout, sort_keys=False, allow_unicode=True, width=120)
+    else:
+        stdout.write(text + "\n")
