@@ -45,9 +45,7 @@ def _asks(caller: int, rounds: int, agents: int) -> list[Ask]:
     drawn = random.Random(caller)
     identities = [f"spiffe://example.org/ns/team1/sa/agent-{drawn.randrange(agents) if agents else caller}" for _ in range(rounds)]
     demand = Demand(300, 16, 1000)
-    return [
-        Ask(f"{drawn.getrandbits(128):032x}", identity, (_POLICY,), _budgets(identity), demand, 600.0) for identity in identities
-    ]
+    return [Ask(f"{drawn.getrandbits(128):032x}", identity, (_POLICY,), _budgets(identity), demand, 600.0) for identity in identities]
 
 
 async def _measure(ledger: Ledger, callers: int, exchanges: int, agents: int) -> tuple[float, float]:

@@ -41,7 +41,7 @@ class DevSettings:
 
 
 async def run(
-    settings: DevSettings, stop: asyncio.Event, started: Callable[[wiring.Started, Mapping[str, int]], None] = lambda *_: None
+    settings: DevSettings, stop: asyncio.Event, started: Callable[[wiring.Started, Mapping[str, int]], None] | None = None
 ) -> None:
     """Run everything until `stop` is set.
 
@@ -87,7 +87,8 @@ async def run(
                     ports[workload.spiffe_id] = await gateway.open()
                 write_run(settings.state, ports, key)
                 announce(settings.state, ports)
-                started(found, ports)
+                if started is not None:
+                    started(found, ports)
                 await stop.wait()
             await broker
 

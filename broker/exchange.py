@@ -78,7 +78,7 @@ class Exchange:
             exchange=self.id,
             code=self.code,
             status=self.status,
-            decision="allowed" if held else "refused",
+            decision="allowed" if held or self.code == "listed" else "refused",
             spiffe_id=identity.spiffe_id if identity else "",
             dialect=self.dialect.NAME,
             stream=question.streaming if question else False,

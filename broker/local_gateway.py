@@ -20,7 +20,6 @@ from urllib.parse import unquote_plus
 
 from broker import workload_api
 from broker.config import Address
-from broker.dialects import ROUTES, Dialect, listing
 from broker.errors import BrokerError, BrokerUnavailable, NoSvid, Unidentified
 from broker.http1 import rules
 from broker.http1.client import Answer, ExchangeFailed, Lost, NotSent, Pool
@@ -52,7 +51,6 @@ _HOP_BY_HOP: Final = frozenset(
     (b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"set-cookie", b"te", b"trailer",
      b"transfer-encoding", b"upgrade")
 )  # fmt: skip
-_BY_PATH: Final[dict[str, Dialect]] = {path: dialect for (_, path), dialect in ROUTES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,8 @@ class Gateway:
                 raise NoSvid(f"This pod has no identity to call the broker with: {why}", retry_after_s=1)
             answer = await self._ask(request)
         except BrokerError as refusal:
-            _refuse(reply, refusal, _dialect_of(request.path, request.headers))
+            headers, body = _worded(request.path, request.headers, refusal)
+            reply.whole(refusal.status, headers, body)
             return
         try:
             await _hand_on(answer, reply)
@@ -276,31 +275,23 @@ def _key_in(name: bytes, value: bytes) -> bytes:
     return token.strip() if name == b"authorization" and scheme.lower() == b"bearer" else value.strip()
 
 
-def _dialect_of(path: str, headers: Iterable[tuple[bytes, bytes]]) -> Dialect:
-    for route, dialect in _BY_PATH.items():
-        if path == route or path.startswith(f"{route}/"):
-            return dialect
-    return listing(headers)
-
-
 def _word(path: str, refusal: BrokerError) -> tuple[Headers, bytes]:
-    return _worded(refusal, _dialect_of(path, ()))
+    return _worded(path, (), refusal)
 
 
-def _refuse(reply: Reply, refusal: BrokerError, dialect: Dialect) -> None:
-    headers, body = _worded(refusal, dialect)
-    reply.whole(refusal.status, headers, body)
+def _worded(path: str, headers: Iterable[tuple[bytes, bytes]], refusal: BrokerError) -> tuple[Headers, bytes]:
+    """A refusal of our own in the dialect of its route. It never reached the broker, so its id is in no audit line."""
+    from broker.dialects import ROUTES, listing  # noqa: PLC0415  2 MB and 20 ms that a gateway without errors never needs
 
-
-def _worded(refusal: BrokerError, dialect: Dialect) -> tuple[Headers, bytes]:
-    """A refusal of our own: it never reached the broker, so its id is in no audit line."""
+    found = (dialect for (_, route), dialect in ROUTES.items() if path == route or path.startswith(f"{route}/"))
+    dialect = next(found, None) or listing(headers)
     exchange_id = secrets.token_hex(12)
-    headers = [
+    answer = [
         (b"content-type", b"application/json"),
         (EXCHANGE_HEADER, exchange_id.encode()),
         (SOURCE_HEADER, b"gateway"),
         (b"x-should-retry", b"true" if refusal.sdk_may_retry else b"false"),
     ]
     if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(refusal.retry_after_s))))
-    return headers, dialect.error(refusal, exchange_id)
+        answer.append((b"retry-after", b"%d" % max(1, round(refusal.retry_after_s))))
+    return answer, dialect.error(refusal, exchange_id)

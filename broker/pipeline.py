@@ -96,7 +96,7 @@ async def serve(x: Exchange, house: House, caller: Caller) -> None:
             raise
         refuse(x, caller, x.cause)
     except Exception:  # the last line before the caller, who learns nothing of it
-        log.exception("exchange %s met a defect of ours", x.id)
+        log.exception("exchange_failed", extra={"exchange": x.id})
         refuse(x, caller, Internal(f"the broker failed; its operator finds this exchange as {x.id}"))
     finally:
         house.exchanges.discard(x)

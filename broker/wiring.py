@@ -47,6 +47,7 @@ class World:
     def __init__(self, resources: Resources, operator: policy.Settings) -> None:
         self.operator = operator
         self.generation = 0
+        self._said: frozenset[tuple[str, str, str]] = frozenset()
         self.replace(resources)
 
     def replace(self, resources: Resources) -> None:
@@ -55,6 +56,25 @@ class World:
         self.generation += 1
         self.built_s = time.monotonic()
         self._hosts = {(secret.about.namespace, secret.about.name): secret.hosts for secret in resources.secrets}
+
+    def report(self) -> None:
+        """Say in the log what is wrong with the objects, each thing once until it is mended."""
+        found: set[tuple[str, str, str]] = set()
+        for status in self.snapshot.statuses:
+            about = status.about
+            found.update(("object_rejected", about.place(fault.path), f"{about}: {fault}") for fault in about.faults)
+            if about.accepted:
+                found.update(
+                    ("object_not_ready", about.place(condition.path), f"{about}: {condition.reason}: {condition.message}")
+                    for condition in status.conditions
+                    if condition.status == "False"
+                )
+        for stray in self.resources.strays:
+            if stray.ours:
+                found.add(("document_refused", stray.origin.place("") if stray.origin else "", str(stray.fault)))
+        for event, place, problem in sorted(found - self._said):
+            log.error(event, extra={"at": place, "problem": problem})
+        self._said = frozenset(found)
 
     def secret(self, ref: SecretRef) -> tuple[Credential | None, str | None]:
         return self.resources.credentials.get(ref), self._hosts.get((ref.namespace, ref.name))
@@ -94,6 +114,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
     except files.Unreadable as broken:
         raise ConfigError(f"--resources: {broken}") from broken
     logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
+    world.report()
     async with AsyncExitStack() as closing:
         audit = Audit.open(settings.audit, VERSION)
         closing.callback(audit.close)
@@ -124,7 +145,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
         async with asyncio.TaskGroup() as group:
             first_svid = asyncio.Event()
             tasks = [
-                group.create_task(keep_svid(settings.spiffe_endpoint_socket, trust, world, first_svid)),
+                group.create_task(keep_svid(settings.spiffe_endpoint_socket, trust, world, house, first_svid)),
                 group.create_task(keep_objects(source, world, house)),
                 group.create_task(keep_holds(house)),
                 group.create_task(keep_time(house)),
@@ -153,7 +174,7 @@ async def either(wanted: asyncio.Event, stop: asyncio.Event) -> bool:
     return not stop.is_set()
 
 
-async def keep_svid(endpoint: str, trust: Trust, world: World, first: asyncio.Event) -> None:
+async def keep_svid(endpoint: str, trust: Trust, world: World, house: House, first: asyncio.Event) -> None:
     """Follow the Workload API. Our own trust domain decides whose namespace a bare model name means."""
 
     def apply(update: Update | None) -> None:
@@ -163,6 +184,7 @@ async def keep_svid(endpoint: str, trust: Trust, world: World, first: asyncio.Ev
             if own.trust_domain != world.operator.trust_domain:
                 world.operator = replace(world.operator, trust_domain=own.trust_domain)
                 world.replace(world.resources)
+                pipeline.decide_again(house)
             first.set()
 
     try:
@@ -176,6 +198,7 @@ async def keep_objects(source: files.Folder, world: World, house: House) -> None
     async for resources in source.changes():
         world.replace(resources)
         pipeline.decide_again(house)
+        world.report()
 
 
 async def keep_holds(house: House) -> None:

@@ -15,7 +15,6 @@ from broker.objects.reading import Fault, as_list, as_mapping, read
 from broker.objects.routing import RoutingSpec
 from broker.objects.secrets import SecretObject, read_secret
 
-INLINE: Final = "inline:"
 _KINDS: Final[frozenset[str]] = frozenset(("AIRoutingPolicy", "AIAccessPolicy", "AIProvider", "Secret"))
 _TOP: Final[frozenset[str]] = frozenset(("apiVersion", "kind", "metadata", "spec", "status"))
 
@@ -120,7 +119,7 @@ def _emptied(secret: SecretObject) -> SecretObject:
 
 def inline_ref(about: About, provider: str) -> SecretRef:
     """The name under which an Inline value is kept. No Secret can have it: a colon is not allowed in theirs."""
-    return SecretRef(about.namespace or "", f"{INLINE}{about.kind}/{about.name}/{provider}", "value")
+    return SecretRef(about.namespace or "", f"inline:{about.kind}/{about.name}/{provider}", "value")
 
 
 def _with(about: About, faults: tuple[Fault, ...]) -> About:

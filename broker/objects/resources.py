@@ -1,7 +1,7 @@
 """Everything that a source (files.py; the Kubernetes API) has read: what a Snapshot is built from."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from broker.credentials import Credential, Credentials, SecretRef
@@ -15,7 +15,6 @@ class Resources:
     """One state of all objects, rejected ones included.
 
     credentials: values by name, for upstream.py alone; nothing else is built from them.
-    secret_hosts: the annotation aiaccess.dev/hosts of each Secret, by namespace and name; None without one.
     pending: namespaces whose lists are not in yet. unreadable: namespaces that may not be read.
     """
 
@@ -25,7 +24,6 @@ class Resources:
     secrets: tuple[SecretObject, ...] = ()
     strays: tuple[Stray, ...] = ()
     credentials: Credentials = field(default_factory=dict[SecretRef, Credential], repr=False, compare=False)
-    secret_hosts: Mapping[tuple[str, str], str | None] = field(default_factory=dict[tuple[str, str], str | None])
     pending: frozenset[str] = frozenset()
     unreadable: frozenset[str] = frozenset()
 
@@ -48,7 +46,6 @@ def collect(
         secrets=tuple(one for one in once if isinstance(one, SecretObject)),
         strays=strays,
         credentials=credentials,
-        secret_hosts={(one.about.namespace or "", one.about.name): one.hosts for one in once if isinstance(one, SecretObject)},
         pending=pending,
         unreadable=unreadable,
     )

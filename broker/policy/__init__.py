@@ -7,9 +7,8 @@ status.py       what each object is told              explanation.py  why yes, w
 """
 
 from broker.policy.building import build
-from broker.policy.connections import may_send
 from broker.policy.explanation import Explanation, explain
 from broker.policy.settings import Settings
 from broker.policy.snapshot import Snapshot, VisibleModel
 
-__all__ = ["Explanation", "Settings", "Snapshot", "VisibleModel", "build", "explain", "may_send"]
+__all__ = ["Explanation", "Settings", "Snapshot", "VisibleModel", "build", "explain"]

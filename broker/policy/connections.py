@@ -9,9 +9,8 @@ from broker import hosts
 from broker.addresses import HostList, refusal
 from broker.credentials import SecretRef
 from broker.grant import Endpoint, Provider
-from broker.objects import Resources
 from broker.objects.connections import ProviderSpec
-from broker.objects.documents import INLINE, inline_ref
+from broker.objects.documents import inline_ref
 from broker.objects.duration import seconds
 from broker.objects.metadata import About
 from broker.objects.secrets import SecretObject
@@ -170,12 +169,3 @@ def _not_allowed(name: str, annotation: str | None, endpoint: Endpoint) -> str:
     wrong = hosts.problems(annotation)
     hint = f" (an entry there {wrong[0]})" if wrong else ""
     return f"the owner of the Secret {name} does not let it go to {entry}: its annotation aiaccess.dev/hosts must list {entry}{hint}"
-
-
-def may_send(provider: Provider, resources: Resources) -> bool:
-    """Whether the provider's key may go to its endpoint, as things are now: the Secret may have changed since the decision."""
-    ref = provider.secret
-    if ref is None or ref.name.startswith(INLINE):
-        return True
-    place = (ref.namespace, ref.name)
-    return place in resources.secret_hosts and hosts.allows(resources.secret_hosts[place], provider.endpoint, provider.kind)

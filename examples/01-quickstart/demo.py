@@ -170,7 +170,7 @@ def play(world: World, steps: Steps) -> None:
     steps.judge(
         "The list of models shows what this agent may use, and gpt-4o is not on it",
         said,
-        as_announced=code == 0 and "gpt-4o-mini" in said.split(", ")[-1] and "gpt-4o," not in said,
+        as_announced=code == 0 and "gpt-4o-mini" in (listed := said.strip().split(", ")) and "gpt-4o" not in listed,
     )
 
     code, said = world.agent(WEATHER, "ask", "gpt-4o")

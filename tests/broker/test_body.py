@@ -188,6 +188,11 @@ def test_what_is_no_array_of_objects_is_refused(raw: bytes) -> None:
         bodies.split_each(Raw(raw), "messages")
 
 
+def test_an_array_of_bottomless_objects_is_refused() -> None:
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        bodies.split_each(Raw(b'[{"a":' + b"[" * 100_000), "messages")
+
+
 def test_what_is_no_array_is_refused() -> None:
     assert [bytes(raw) for raw in bodies.read_array(Raw(b"[1,2]"), "functions")] == [b"1", b"2"]
     with pytest.raises(BadRequest, match="must be an array"):

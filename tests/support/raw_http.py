@@ -46,7 +46,7 @@ class Door:
             self.ended.set()
 
     async def open(self, ssl=None) -> "Door":
-        self.server = Server(self.handle, self.limits, judge=lambda head: self.judge(head), refuse=refuse)
+        self.server = Server(self.handle, self.limits, judge=lambda head: self.judge(head), refuse=refuse)  # noqa: PLW0108  it may be replaced
         self.port = await self.server.listen("127.0.0.1", 0, ssl)
         return self
 
@@ -102,3 +102,10 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes],
 def statuses(got: bytes) -> list[int]:
     """The status of each answer in what a connection gave (bodies here never contain a status line)."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", got)]
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    """Let the loop run until a condition holds: for states of ours that nothing announces."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110  see above
+            await asyncio.sleep(0.001)

@@ -152,3 +152,19 @@ def test_a_dialect_says_what_it_read(dialect: Dialect) -> None:
     assert b'"model":"m"' in question.body("m", 20, Options())
     assert b'"max_tokens":20' in question.body("m", 20, Options())
     assert question.meter() is not question.meter()
+
+
+@pytest.mark.parametrize("dialect", list(ROUTES.values()), ids=lambda dialect: dialect.NAME)
+@pytest.mark.parametrize("space", [b"", b"  "])
+@pytest.mark.parametrize(
+    "place", [b'"x":%b', b'"messages":%b', b'"messages":[{"content":%b}]', b'"messages":[{"x":%b}]', b'"tools":[{"y":%b}]']
+)
+def test_no_depth_of_nesting_becomes_a_defect_of_ours(dialect: Dialect, space: bytes, place: bytes) -> None:
+    refused = 0
+    for depth in range(700, 1000):
+        nested = b'{"messages":%b[],"model":"m",%b}' % (space, place % (b"[" * depth + b"]" * depth))
+        try:
+            dialect.read(nested.replace(b'"messages":%b[],' % space, b"", 1) if b"messages" in place else nested)
+        except errors.BadRequest:
+            refused += 1
+    assert refused

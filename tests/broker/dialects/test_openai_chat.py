@@ -228,7 +228,7 @@ def test_a_clamp_is_known_only_where_the_caller_named_a_limit() -> None:
         (ask(store=False, metadata={"a": "b"}, user="u", prompt_cache_key="k", safety_identifier="s"), set()),
         (ask(store=True), {Feature.STORAGE}),
         (ask(web_search_options={"search_context_size": "low"}), {Feature.HOSTED_TOOLS}),
-        (ask(web_search_options=None), set()),
+        (ask(web_search_options=None, conversation=None), set()),
         (ask(enable_search=False), set()),
         (ask(enable_search=True), {Feature.HOSTED_TOOLS}),
         (ask(tools=[{"type": "function", "function": {}}, {"type": "custom", "custom": {}}]), set()),

@@ -1,16 +1,16 @@
 import asyncio
 import contextlib
+import itertools
 import socket
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.raw_http import PATIENT, Door
+from support.raw_http import PATIENT, Door, until
 from support.spiffe_ca import SpiffeCa, trusting
 
 from broker.http1.client import ClientLimits, Lost, Malformed, NotSent, Pool, TooBig, TooLate
-from broker.http1.outbound import JOIN_BYTES
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 QUICK = ClientLimits(sweep_s=0.02, pool_idle_s=0.2)
@@ -130,8 +130,7 @@ async def test_a_connection_that_the_other_side_closed_is_not_used_again():
     async with origin([OK, b""], [OK]) as (server, pool):
         await (await ask(pool)).whole(10)
         await server.ended.wait()
-        while pool._connections:
-            await asyncio.sleep(0)
+        await until(lambda: not pool._connections)
         await (await ask(pool)).whole(10)
         assert server.connections == 2
 
@@ -171,7 +170,7 @@ async def test_no_more_connections_are_kept_than_said():
 # -- what goes out
 async def test_a_small_request_is_one_write():
     written = []
-    async with origin([OK], [OK]) as (server, pool):
+    async with origin([OK], [OK]) as (_, pool):
         await (await ask(pool)).whole(10)
         (connection,) = pool._idle
         write = connection._transport.write
@@ -275,7 +274,7 @@ async def test_a_whole_answer_has_a_bound():
 
 
 @settings(max_examples=40)
-@given(st.lists(st.integers(1, 200), max_size=6), st.sampled_from(list(MALFORMED.values()) + [OK, OK + OK]))
+@given(st.lists(st.integers(1, 200), max_size=6), st.sampled_from([*MALFORMED.values(), OK, OK + OK]))
 def test_any_cutting_of_an_answer_gives_the_same_verdict(cuts, raw):
     async def verdict(*pieces):
         async with origin([*[part for piece in pieces if piece for part in (piece, 0.0)], b""]) as (_, pool):
@@ -286,7 +285,7 @@ def test_any_cutting_of_an_answer_gives_the_same_verdict(cuts, raw):
 
     async def scenario():
         edges = [0, *sorted(c for c in cuts if c < len(raw)), len(raw)]
-        pieces = [raw[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        pieces = [raw[a:b] for a, b in itertools.pairwise(edges)]
         assert await verdict(*pieces) == await verdict(raw)
 
     asyncio.run(scenario())
@@ -349,7 +348,9 @@ async def test_a_connection_that_served_before_is_not_the_first_to_be_lost():
         assert not caught.value.first
 
 
-@pytest.mark.parametrize("script", [[None], [OK[:10], None], [b"HTTP/1.1 100 Continue\r\n\r\n", None]], ids=["silence", "half a head", "interim"])
+@pytest.mark.parametrize(
+    "script", [[None], [OK[:10], None], [b"HTTP/1.1 100 Continue\r\n\r\n", None]], ids=["silence", "half a head", "interim"]
+)
 async def test_a_head_that_does_not_come_is_too_late(script):
     async with origin(script) as (server, pool):
         with pytest.raises(TooLate) as caught:
@@ -392,8 +393,7 @@ async def test_a_large_request_that_nobody_reads_is_too_late():
 async def test_cancelling_while_the_answer_is_awaited_ends_the_connection():
     async with origin([None]) as (server, pool):
         task = asyncio.get_running_loop().create_task(ask(pool))
-        while not server.received:
-            await asyncio.sleep(0)
+        await until(lambda: server.received)
         task.cancel()
         await asyncio.wait_for(server.ended.wait(), 5)
         assert task.cancelled() or task.cancelling()

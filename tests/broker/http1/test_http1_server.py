@@ -3,13 +3,14 @@ import ssl
 from dataclasses import replace
 
 import pytest
-from support.raw_http import PATIENT, QUICK, answer, door, send, statuses
+from support.raw_http import PATIENT, QUICK, answer, door, send, statuses, until
 from support.spiffe_ca import SpiffeCa, trusting
 
 from broker.errors import Unavailable
 from broker.http1 import server as http1_server
 from broker.http1.server import Limits
 
+CLOSE = b"\r\nConnection: close\r\n\r\n"
 GET = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 WIDE = replace(PATIENT, write_buffer_bytes=1 << 16)
@@ -48,16 +49,18 @@ async def test_a_connection_serves_one_request_after_the_other():
 
 async def test_a_request_is_handed_over_in_its_parts():
     async with door() as d:
-        await send(d.port, b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: A:80\r\nX-Y: z\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        head = post(b"{}", b"X-Y: z\r\nConnection: close\r\n").replace(b"/v1/x", b"/v1/messages?beta=true")
+        await send(d.port, head)
         (request,) = d.requests
-        assert (request.method, request.path, request.query, request.body, request.tls) == ("POST", "/v1/messages", "beta=true", b"{}", None)
+        assert (request.method, request.path, request.query) == ("POST", "/v1/messages", "beta=true")
+        assert (request.body, request.tls) == (b"{}", None)
         assert request.header(b"x-y") == b"z"
         assert request.header(b"x-z") is None
 
 
 async def test_connection_close_is_obeyed_and_said():
     async with door() as d:
-        got = await send(d.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        got = await send(d.port, GET.replace(b"\r\n\r\n", CLOSE))
         assert statuses(got) == [200]
         assert b"connection: close" in got
 
@@ -130,7 +133,7 @@ async def test_a_line_break_in_a_header_never_goes_out(value, caplog):
         reply.whole(200, [(b"x", value)], b"")
 
     async with door(handler=handler) as d:
-        got = await send(d.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        got = await send(d.port, GET.replace(b"\r\n\r\n", CLOSE))
         assert statuses(got) == [500]
         assert b"set-cookie" not in got
 
@@ -140,7 +143,7 @@ async def test_a_handler_that_raises_is_answered_as_internal_and_its_text_is_not
         raise KeyError("sk-canary")
 
     async with door(handler=handler) as d:
-        got = await send(d.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        got = await send(d.port, GET.replace(b"\r\n\r\n", CLOSE))
     assert statuses(got) == [500]
     assert b"x-code: internal" in got
     (record,) = caplog.records
@@ -153,7 +156,7 @@ async def test_a_handler_that_answers_nothing_is_a_defect(caplog):
         return
 
     async with door(handler=handler) as d:
-        assert statuses(await send(d.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))) == [500]
+        assert statuses(await send(d.port, GET.replace(b"\r\n\r\n", CLOSE))) == [500]
     assert [record.message for record in caplog.records] == ["handler_failed"]
 
 
@@ -182,9 +185,8 @@ async def test_what_a_handler_does_after_its_answer_is_not_cancelled_by_the_peer
         done.set()
 
     async with door(handler=handler) as d:
-        await send(d.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        while d.server.connections:
-            await asyncio.sleep(0)
+        await send(d.port, GET.replace(b"\r\n\r\n", CLOSE))
+        await until(lambda: not d.server.connections)
         assert d.server.exchanges == 1
         leave.set()
         await asyncio.wait_for(done.wait(), 5)
@@ -243,8 +245,7 @@ async def test_bodies_in_flight_are_bounded_together_and_counted_down_again():
 
     async with door(limits=limits, handler=handler) as d:
         first = asyncio.get_running_loop().create_task(send(d.port, post(b"x" * 100_000, b"Connection: close\r\n")))
-        while not d.requests:
-            await asyncio.sleep(0)
+        await until(lambda: d.requests)
         got = await send(d.port, post(b"x" * 100_000))
         assert statuses(got) == [503]
         assert b"x-code: busy" in got
@@ -258,11 +259,9 @@ async def test_a_body_that_never_ends_is_given_back(ca):
     async with door(limits=replace(PATIENT, bodies_bytes=150_000)) as d:
         _, writer = await asyncio.open_connection("127.0.0.1", d.port)
         writer.write(POST + b"Content-Length: 200\r\n\r\n" + b"x" * 100)
-        while d.server._bodies_bytes != 100:
-            await asyncio.sleep(0)
+        await until(lambda: d.server._bodies_bytes == 100)
         writer.transport.abort()
-        while d.server.connections:
-            await asyncio.sleep(0)
+        await until(lambda: not d.server.connections)
         assert d.server._bodies_bytes == 0
 
 
@@ -292,8 +291,7 @@ async def test_a_request_that_comes_while_another_is_answered_is_never_begun():
     async with door(handler=handler) as d:
         reader, writer = await asyncio.open_connection("127.0.0.1", d.port)
         writer.write(GET)
-        while not d.requests:
-            await asyncio.sleep(0)
+        await until(lambda: d.requests)
         writer.write(GET)
         await asyncio.sleep(0.02)
         go.set()
@@ -316,8 +314,7 @@ async def test_a_peer_that_has_gone_cancels_the_handler_at_once(ending):
     async with door(handler=forever) as d:
         _, writer = await asyncio.open_connection("127.0.0.1", d.port)
         writer.write(GET)
-        while not d.requests:
-            await asyncio.sleep(0)
+        await until(lambda: d.requests)
         {"abort": writer.transport.abort, "close": writer.close, "half-close": writer.write_eof}[ending]()
         await asyncio.wait_for(d.ended.wait(), 5)
         assert d.cancelled
@@ -415,9 +412,7 @@ async def test_a_peer_that_never_reads_a_whole_answer_is_cut_off_too():
         _, writer = await asyncio.open_connection("127.0.0.1", d.port, limit=1024)
         writer.transport.pause_reading()
         writer.write(GET)
-        async with asyncio.timeout(10):
-            while not d.requests or d.server.connections:
-                await asyncio.sleep(0.01)
+        await until(lambda: d.requests and not d.server.connections, 10)
         writer.transport.abort()
 
 
@@ -447,8 +442,7 @@ async def test_tls_that_is_never_begun_is_ended(tls):
 async def test_connections_beyond_the_cap_are_told_that_we_are_busy():
     async with door(limits=replace(PATIENT, connections=2)) as d:
         kept = [await asyncio.open_connection("127.0.0.1", d.port) for _ in range(2)]
-        while d.server.connections < 2:
-            await asyncio.sleep(0)
+        await until(lambda: d.server.connections == 2)
         got = await send(d.port, GET)
         assert statuses(got) == [503]
         assert b"x-code: busy" in got
@@ -462,7 +456,7 @@ async def test_connections_beyond_the_cap_are_told_that_we_are_busy():
 # -- TLS
 async def test_over_tls_the_session_is_handed_over_and_refusals_arrive(tls):
     async with door(ssl=tls[0], limits=replace(PATIENT, body_bytes=1000)) as d:
-        assert statuses(await send(d.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), ssl=tls[1])) == [200]
+        assert statuses(await send(d.port, GET.replace(b"\r\n\r\n", CLOSE), ssl=tls[1])) == [200]
         assert d.requests[0].tls.peer.identity.spiffe_id == "spiffe://a.test/agent"
         assert statuses(await send(d.port, post(b"x" * 500_000), ssl=tls[1])) == [413]
         assert statuses(await send(d.port, b"GET / HTTP/1.0\r\n\r\n", ssl=tls[1])) == [400]
@@ -472,8 +466,7 @@ async def test_over_tls_a_peer_that_has_gone_cancels_the_handler(tls):
     async with door(ssl=tls[0], handler=forever) as d:
         _, writer = await asyncio.open_connection("127.0.0.1", d.port, ssl=tls[1], server_hostname="")
         writer.write(GET)
-        while not d.requests:
-            await asyncio.sleep(0)
+        await until(lambda: d.requests)
         writer.close()
         await asyncio.wait_for(d.ended.wait(), 5)
         assert d.cancelled
@@ -503,8 +496,7 @@ async def test_over_tls_a_peer_that_never_reads_is_bounded(tls):
 async def test_a_tls_connection_has_a_small_read_buffer(tls):
     async with door(ssl=tls[0]) as d:
         _, writer = await asyncio.open_connection("127.0.0.1", d.port, ssl=tls[1], server_hostname="")
-        while not d.server.connections:
-            await asyncio.sleep(0)
+        await until(lambda: d.server.connections)
         (connection,) = d.server._connections
         assert len(connection._transport._ssl_protocol._ssl_buffer) == http1_server.TLS_READ_BYTES
         assert isinstance(connection.tls, ssl.SSLObject)
@@ -522,8 +514,7 @@ async def test_draining_lets_exchanges_end_and_closes_the_idle():
     async with door(handler=handler) as d:
         idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", d.port)
         busy = asyncio.get_running_loop().create_task(send(d.port, GET))
-        while not d.requests or d.server.connections < 2:
-            await asyncio.sleep(0)
+        await until(lambda: d.requests and d.server.connections == 2)
         draining = asyncio.get_running_loop().create_task(d.server.drain(5))
         assert await asyncio.wait_for(idle_reader.read(), 5) == b""
         with pytest.raises(ConnectionError):
@@ -540,8 +531,7 @@ async def test_draining_lets_exchanges_end_and_closes_the_idle():
 async def test_draining_cancels_what_still_runs_at_the_deadline():
     async with door(handler=forever) as d:
         busy = asyncio.get_running_loop().create_task(send(d.port, GET))
-        while not d.requests:
-            await asyncio.sleep(0)
+        await until(lambda: d.requests)
         await asyncio.wait_for(d.server.drain(0.05), 5)
         assert d.cancelled
         assert statuses(await busy) == [503]
@@ -553,8 +543,7 @@ async def test_a_request_that_is_not_complete_when_we_drain_is_told_to_go_elsewh
         reader, writer = await asyncio.open_connection("127.0.0.1", d.port)
         writer.write(GET[:10])
         other = asyncio.get_running_loop().create_task(send(d.port, GET))
-        while not d.requests or d.server.connections < 2:
-            await asyncio.sleep(0)
+        await until(lambda: d.requests and d.server.connections == 2)
         await asyncio.sleep(0.02)
         draining = asyncio.get_running_loop().create_task(d.server.drain(0.3))
         await asyncio.sleep(0)

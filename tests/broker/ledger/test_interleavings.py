@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
-from support.clock import Clock
 from support.asks import tokens
+from support.clock import Clock
 from support.interleaving import PROMPT, WANTED, Plan, call_all, plans
 from support.ledgers import STORES, open_ledger
 

@@ -147,7 +147,9 @@ class Comparison(RuleBasedStateMachine):
         self.naive.void("tick", self.clock.now)
         self.now = max(self.now, self.clock.now)
 
-    @rule(budgets=st.sets(st.sampled_from(BUDGETS)), prompt=amounts, least=amounts, wanted=amounts, expires_s=st.sampled_from([20, 90, 400]))
+    @rule(
+        budgets=st.sets(st.sampled_from(BUDGETS)), prompt=amounts, least=amounts, wanted=amounts, expires_s=st.sampled_from([20, 90, 400])
+    )
     def hold(self, budgets, prompt, least, wanted, expires_s) -> None:
         chosen = [budget for budget in BUDGETS if budget in budgets]
         asked = ask(*chosen, prompt=prompt, least=least, wanted=wanted, expires_s=expires_s)
