@@ -5,7 +5,7 @@ Source: design.md, "Upstream"; facts: LiteLLM #37053 and #24952 show what happen
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from broker.names import PORT_MAX
@@ -53,13 +53,35 @@ def parse_hosts(entries: Iterable[str]) -> HostList:
     return HostList(frozenset(hosts), tuple(networks))
 
 
-def refusal(host: str, port: int, address: str, allowed: HostList, *, own_service: bool) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Off:
+    """What no provider object may lead to, whoever lists it: the API server, and the broker's own namespace.
+
+    below: endings of host names, each with its leading dot.
+    """
+
+    below: tuple[str, ...] = ()
+    addresses: frozenset[IpAddress] = frozenset()
+
+
+def off_limits(namespace: str, environment: Mapping[str, str]) -> Off:
+    """In a cluster, what the broker must never be talked into calling. KUBERNETES_SERVICE_HOST is in every pod."""
+    server = environment.get("KUBERNETES_SERVICE_HOST", "")
+    known = frozenset((ipaddress.ip_address(server),)) if _is_address(server) else frozenset[IpAddress]()
+    return Off((f".{namespace}.svc", f".{namespace}.svc.cluster.local"), known)
+
+
+def refusal(host: str, port: int, address: str, rules: tuple[HostList, Off], *, own_service: bool) -> str | None:
     """Why this address must not be used for this host, or None when it may.
 
+    rules: what the operator allows besides public addresses, and what is off limits for all that.
     own_service: the endpoint is a Service of its object's own namespace, so a private address is what one expects;
         loopback and link-local stay refused, since no Service lives there.
     """
+    allowed, off = rules
     ip = _innermost(ipaddress.ip_address(address.partition("%")[0]))
+    if ip in off.addresses or host.endswith(off.below):
+        return f"{host} is part of the cluster's control plane or of the broker itself, which no provider may lead to"
     if allowed.names(host, port) or allowed.holds(ip):
         return None
     if ip.is_global and not ip.is_multicast:
@@ -68,6 +90,14 @@ def refusal(host: str, port: int, address: str, allowed: HostList, *, own_servic
         return None
     kind = "loopback" if ip.is_loopback else "link-local" if ip.is_link_local else "private or special"
     return f"{host} leads to a {kind} address; an operator who means it lists it in --allow-hosts"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _innermost(ip: IpAddress) -> IpAddress:

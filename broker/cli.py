@@ -52,9 +52,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     ):
         command = commands.add_parser(name, help=help_text, description=_EPILOG[name], formatter_class=argparse.RawDescriptionHelpFormatter)
         for switch in switches:
-            command.add_argument(
-                switch.flag, metavar=switch.metavar, help=_describe(switch), dest=switch.name, action="append" if switch.many else "store"
-            )
+            _add(command, switch)
         if name == "dev":
             command.add_argument("--print-env", metavar="SPIFFE_ID", help="print what the webhook would inject for this workload, and exit")
     check = commands.add_parser("check", help="validate objects in files: all errors at once, with file, line and column")
@@ -67,8 +65,17 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     _output(explain)
     for command in (check, explain):
         for switch in _REVIEW:
-            command.add_argument(switch.flag, metavar=switch.metavar, help=_describe(switch), dest=switch.name)
+            _add(command, switch)
     return parser, {"serve": serve, "gateway": gateway, "dev": dev, "check": check_files, "explain": explain_decision}
+
+
+def _add(command: argparse.ArgumentParser, switch: config.Switch) -> None:
+    if switch.many:
+        command.add_argument(switch.flag, metavar=switch.metavar, help=_describe(switch), dest=switch.name, action="append")
+    elif switch.read is config.yes_or_no:  # the flag alone means true
+        command.add_argument(switch.flag, metavar=switch.metavar, help=_describe(switch), dest=switch.name, nargs="?", const="true")
+    else:
+        command.add_argument(switch.flag, metavar=switch.metavar, help=_describe(switch), dest=switch.name)
 
 
 def _describe(switch: config.Switch) -> str:

@@ -76,7 +76,7 @@ class StreamMeter:
         """An event that only lacks its empty line is passed on with one; half an event is a broken answer."""
         rest = self._buffer.rest()
         if not rest.strip():
-            return b""
+            return rest  # the LF of a CRLF that was cut in two
         return rest + b"\n\n" if self._is_kept(rest) else b""
 
     def _is_kept(self, event: bytes) -> bool:

@@ -5,9 +5,10 @@ that its Secret names; an address is judged and then used, without a second look
 """
 
 import asyncio
+import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -18,6 +19,8 @@ from broker.grant import Endpoint, Provider
 from broker.http1 import client
 from broker.names import PLACEHOLDER_KEY
 
+log = logging.getLogger(__name__)
+
 Headers = list[tuple[bytes, bytes]]
 Secret = Callable[[SecretRef], tuple[Credential | None, str | None]]
 
@@ -26,6 +29,12 @@ POOLS: Final = 1024  # origins with a pool of their own
 CREDENTIAL_HEADERS: Final = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
 _PASSED: Final = frozenset((b"content-type", b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id", b"x-should-retry"))
 _EVENT_STREAM: Final = b"text/event-stream"
+_STAGES: Final = {
+    "name": "its name leads nowhere",
+    "connect": "no connection to its address",
+    "tls": "its certificate was not accepted",
+    "timeout": "no connection in time",
+}
 _NO_SECRET: Final = b""
 _WEEK: Final = b"604800"  # seconds; what asks for longer is no honest Retry-After
 
@@ -44,11 +53,11 @@ class Upstream:
         forbidden: Iterable[str] = (),
     ) -> None:
         self._secret = secret
-        self._allowed = allowed
-        self._forbidden = tuple(forbidden)
+        self._rules = (allowed, off)
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         self._pools: dict[tuple[str, str, int, bool], client.Pool] = {}
+        self._said: set[str] = set()
         self._heads: dict[tuple[Provider, str], bytes] = {}
 
     async def send(self, provider: Provider, path: str, caller_headers: Headers, body: bytes) -> "Answer":
@@ -128,14 +137,13 @@ class Upstream:
     async def _dial(self, end: Endpoint, factory: Callable[[], asyncio.BufferedProtocol], *, own_service: bool) -> None:
         """Resolve, judge, connect to what was judged. The pool bounds all of it in time."""
         loop = asyncio.get_running_loop()
-        if end.host in self._forbidden:
-            raise OSError(f"{end.host} is part of this cluster's control plane or of the broker itself")
         found = await loop.getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM)
         error = OSError(f"{end.host} has no address")
         for family, _, _, _, where in found:
-            why = addresses.refusal(end.host, end.port, str(where[0]), self._allowed, own_service=own_service)
+            why = addresses.refusal(end.host, end.port, str(where[0]), self._rules, own_service=own_service)
             if why is not None:
-                error = OSError(why)
+                self._say_once(why)
+                error = OSError("refused")
                 continue
             try:
                 await loop.create_connection(
@@ -151,6 +159,12 @@ class Upstream:
             else:
                 return
         raise error
+
+    def _say_once(self, why: str) -> None:
+        """An endpoint that leads inside is a matter for the operator: the caller learns no address."""
+        if why not in self._said and len(self._said) < POOLS:
+            self._said.add(why)
+            log.warning("address_refused", extra={"reason": why})
 
     @property
     def opened(self) -> int:
@@ -233,7 +247,7 @@ def refusal(provider: Provider, got: Answer) -> BrokerError | None:
 def _as_refusal(failure: client.ExchangeFailed) -> BrokerError:
     """The one mapping from what happened on a connection to what the caller is told."""
     if isinstance(failure, client.NotSent):
-        refused = ProviderUnavailable(f"the provider cannot be reached: {failure}")
+        refused = ProviderUnavailable(f"the provider cannot be reached ({_STAGES[failure.stage]}); ask again")
         refused.sent = False
         return refused
     if isinstance(failure, client.TooLate):

@@ -108,6 +108,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
         allow_inline=settings.allow_inline_credentials,
         plain_http=addresses.parse_hosts(settings.plain_http_hosts),
         allowed=addresses.parse_hosts(settings.allow_hosts),
+        off=addresses.off_limits(settings.namespace, settings.environ),
     )
     try:
         world = World(source.read(), operator)
@@ -122,7 +123,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
         closing.push_async_callback(ledger.close)
         settler = Settler(ledger)
         closing.push_async_callback(settler.drain, settings.drain)
-        upstream = Upstream(world.secret, operator.allowed)
+        upstream = Upstream(world.secret, operator.allowed, operator.off)
         closing.push_async_callback(upstream.close)
         telemetry = Telemetry(VERSION)
         house = House(

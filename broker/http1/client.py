@@ -105,15 +105,12 @@ class Pool:
         try:
             async with asyncio.timeout(connect_s):
                 await self._dial(make)
-        except TimeoutError as error:
-            raise NotSent("timeout", "the connection was not there in time") from error
-        except socket.gaierror as error:
-            raise NotSent("name", "the name cannot be resolved") from error
-        except ssl.SSLError as error:
-            why = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
-            raise NotSent("tls", f"the TLS handshake failed: {why or 'it was cut off'}") from error
-        except OSError as error:
-            raise NotSent("connect", f"the connection failed: {error.strerror or type(error).__name__}") from error
+        except BaseException as error:
+            for connection in self._connections.intersection(made):  # made, but not in time for whoever asked
+                connection.abort()
+            if not isinstance(error, OSError):
+                raise
+            raise _not_sent(error) from error
         self.opened += 1
         return made[-1]
 
@@ -160,3 +157,14 @@ class Pool:
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
         self._sweep_timer = self.loop.call_later(self.limits.sweep_s, self._sweep) if self._connections else None
+
+
+def _not_sent(error: OSError) -> NotSent:
+    if isinstance(error, TimeoutError):
+        return NotSent("timeout", "the connection was not there in time")
+    if isinstance(error, socket.gaierror):
+        return NotSent("name", "the name cannot be resolved")
+    if isinstance(error, ssl.SSLError):
+        why = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
+        return NotSent("tls", f"the TLS handshake failed: {why or 'it was cut off'}")
+    return NotSent("connect", f"the connection failed: {error.strerror or type(error).__name__}")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
 
-REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+_FIRST_LINES: Final = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
+CLOSE: Final = (b"connection", b"close")  # among an answer's headers: no further request on this connection
 _BODILESS: Final = frozenset((204, 304))
 
 Headers = list[tuple[bytes, bytes]]
@@ -78,6 +79,8 @@ class Reply:
     def begin(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """Say the head. It goes out with the first piece, or with the next `room` or `end`. length None = chunked.
 
+        The connection ends after an answer that has CLOSE among its headers.
+
         Raises:
             ValueError: a header has a line break in it; nothing was said.
             RuntimeError: there is a head already.
@@ -142,7 +145,7 @@ class Reply:
     def _line(self, status: int, headers: Headers, length: int | None) -> bytes:
         if self.begun:
             raise RuntimeError("there is an answer already")
-        lines = [b"HTTP/1.1 %d %b" % (status, REASONS.get(status, b"-"))]
+        lines = [_FIRST_LINES.get(status) or b"HTTP/1.1 %d -" % status]
         lines += [b"%b: %b" % header for header in headers]
         if status in _BODILESS:
             self._bare = True
@@ -152,8 +155,10 @@ class Reply:
             lines.append(b"transfer-encoding: chunked")
         else:
             lines.append(b"content-length: %d" % length)
-        self._keep = self._keep and self._wire.keeps
-        if not self._keep:
+        if CLOSE in headers:
+            self._keep = False
+        elif not (self._keep and self._wire.keeps):
+            self._keep = False
             lines.append(b"connection: close")
         head = b"\r\n".join(lines)
         if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:

@@ -7,6 +7,7 @@ unusual is refused: what two parsers could read in two ways is how one request b
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import httptools
@@ -21,10 +22,6 @@ _NO_TWINS: Final = CREDENTIALS | frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"content-type", b"connection", b"forwarded", b"x-forwarded-for",
      b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-client-cert")
 )  # fmt: skip
-_JUDGED: Final = CREDENTIALS | frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"connection", b"expect", b"upgrade",
-     b"http2-settings")
-)  # fmt: skip
 _METHODS: Final = {b"POST": "POST", b"GET": "GET", b"DELETE": "DELETE"}
 _BODIES: Final = frozenset((b"application/json", b"multipart/form-data"))
 
@@ -35,6 +32,7 @@ _host = re.compile(rb"(?:[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-F
 _digits = re.compile(rb"[0-9]{1,15}\Z").match
 # Percent-escapes mean something in a model's name alone, and there only these: / : @ +
 _escape_outside_model = re.compile(rb"%(?!2[FfBb]|3[Aa]|40)").search
+USUAL_TARGET_BYTES: Final = 200
 _MODELS: Final = b"/models/"
 
 
@@ -103,18 +101,18 @@ def read(raw: bytes, *, header_count: int, body_bytes: int) -> Head:
         MethodNotAllowed: not GET, POST or DELETE.
         TooLarge: it announces more than body_bytes.
     """
-    first, _, rest = raw.partition(b"\r\n")
-    words = first.split(b" ")
+    words = raw[: raw.find(b"\r\n")].split(b" ")
     if len(words) != 3 or words[2] != b"HTTP/1.1" or not _method(words[0]):  # noqa: PLR2004  method, target, version
         raise BadRequest("The first line is not that of an HTTP/1.1 request.")
     if b"\r\n " in raw or b"\r\n\t" in raw:
         raise BadRequest("A header is folded over several lines. Send it on one.")
-    if rest.count(b"\r\n") - 1 > header_count:
+    if raw.count(b"\r\n") - 2 > header_count:  # not the first line, nor the empty one
         raise HeadersTooLarge(f"The request has more than {header_count} headers.")
     method = _METHODS.get(words[0])
     if method is None:
         raise MethodNotAllowed("Only GET, POST and DELETE are served.")
-    path, query = _split(words[1])
+    target = words[1]
+    path, query = _split_usual(target) if len(target) < USUAL_TARGET_BYTES else _split(target)
     collector = _Collector()
     try:
         httptools.HttpRequestParser(collector).feed_data(raw)
@@ -122,10 +120,10 @@ def read(raw: bytes, *, header_count: int, body_bytes: int) -> Head:
         raise BadRequest(_NO_UPGRADE) from None
     except httptools.HttpParserError:
         raise BadRequest("The request's head is not well-formed HTTP/1.1.") from None
-    if collector.url != words[1]:
+    if collector.url != target:
         raise BadRequest("The request's target is not well-formed.")
     head = Head(method, path, query, collector.headers)
-    _weigh(head, body_bytes)
+    _weigh(head, body_bytes, underscores=b"_" in raw)
     return head
 
 
@@ -154,16 +152,21 @@ def _split(target: bytes) -> tuple[str, str]:
     return path.decode("ascii"), (found[2] or b"").decode("ascii")
 
 
-def _weigh(head: Head, body_bytes: int) -> None:
+# Agents call a handful of targets, over and over
+_split_usual = lru_cache(maxsize=256)(_split)
+
+
+def _weigh(head: Head, body_bytes: int, *, underscores: bool) -> None:
     """Fill in what the headers say of the message itself, and refuse what may not be said or not twice."""
     seen: set[bytes] = set()
-    for name, raw in head.headers:
-        if name in _JUDGED:
+    for name, value in head.headers:
+        take = _TAKERS.get(name)
+        if take is not None:
             if name in seen:
                 raise BadRequest(f"There is more than one {name.decode('ascii')} header.")
             seen.add(name)
-            _take(head, name, raw.strip(b" \t"), body_bytes)
-        elif b"_" in name and name.replace(b"_", b"-") in _NO_TWINS:
+            take(head, value.strip(b" \t"), body_bytes)
+        elif underscores and b"_" in name and name.replace(b"_", b"-") in _NO_TWINS:
             raise BadRequest("A header's name has '_' where '-' belongs.")
     if b"host" not in seen:
         raise BadRequest("There is no Host header.")
@@ -171,47 +174,68 @@ def _weigh(head: Head, body_bytes: int) -> None:
         raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
 
 
-def _take(head: Head, name: bytes, value: bytes, body_bytes: int) -> None:
-    match name:
-        case b"host":
-            if not _host(value):
-                raise BadRequest("The Host header is not HOST or HOST:PORT.")
-            head.host = value.lower()
-        case b"content-type":
-            head.content_type = value.partition(b";")[0].rstrip(b" \t").lower()
-        case b"content-length":
-            if not _digits(value):
-                raise BadRequest("Content-Length is not a number.")
-            head.length = int(value)
-            if head.length > body_bytes:
-                raise TooLarge(f"The body is larger than {body_bytes} bytes.")
-        case b"transfer-encoding":
-            if value.lower() != b"chunked":
-                raise BadRequest("The only Transfer-Encoding accepted is chunked, alone.")
-            head.chunked = True
-        case b"connection" | b"expect" | b"upgrade" | b"http2-settings" | b"content-encoding":
-            _take_hop(head, name, value)
-        case _:
-            pass  # a credential: may be there once
+def _take_host(head: Head, value: bytes, _: int) -> None:
+    if not _host(value):
+        raise BadRequest("The Host header is not HOST or HOST:PORT.")
+    head.host = value.lower()
 
 
-def _take_hop(head: Head, name: bytes, value: bytes) -> None:
-    word = value.lower()
-    match name:
-        case b"connection":
-            words = {w.strip() for w in word.split(b",")}
-            if not words <= {b"keep-alive", b"close"}:  # "Connection: x" would let a caller take header x away
-                raise BadRequest(_NO_UPGRADE if b"upgrade" in words else "Connection may say keep-alive or close.")
-            head.keep = b"close" not in words
-        case b"expect":
-            if word != b"100-continue":
-                raise BadRequest("The only expectation accepted is 100-continue.")
-            head.expect = True
-        case b"content-encoding":
-            if word != b"identity":  # nobody unpacks what a caller packed: a small body must not become a large one
-                raise BadRequest("The body must not be compressed.")
-        case _:
-            raise BadRequest(_NO_UPGRADE)
+def _take_content_type(head: Head, value: bytes, _: int) -> None:
+    head.content_type = value.partition(b";")[0].rstrip(b" \t").lower()
+
+
+def _take_content_length(head: Head, value: bytes, body_bytes: int) -> None:
+    if not _digits(value):
+        raise BadRequest("Content-Length is not a number.")
+    head.length = int(value)
+    if head.length > body_bytes:
+        raise TooLarge(f"The body is larger than {body_bytes} bytes.")
+
+
+def _take_transfer_encoding(head: Head, value: bytes, _: int) -> None:
+    if value.lower() != b"chunked":
+        raise BadRequest("The only Transfer-Encoding accepted is chunked, alone.")
+    head.chunked = True
+
+
+def _take_content_encoding(_: Head, value: bytes, __: int) -> None:
+    if value.lower() != b"identity":  # nobody unpacks what a caller packed: a small body must not become a large one
+        raise BadRequest("The body must not be compressed.")
+
+
+def _take_connection(head: Head, value: bytes, _: int) -> None:
+    words = {word.strip() for word in value.lower().split(b",")}
+    if not words <= {b"keep-alive", b"close"}:  # "Connection: x" would let a caller take header x away
+        raise BadRequest(_NO_UPGRADE if b"upgrade" in words else "Connection may say keep-alive or close.")
+    head.keep = b"close" not in words
+
+
+def _take_expect(head: Head, value: bytes, _: int) -> None:
+    if value.lower() != b"100-continue":
+        raise BadRequest("The only expectation accepted is 100-continue.")
+    head.expect = True
+
+
+def _take_upgrade(_: Head, __: bytes, ___: int) -> None:
+    raise BadRequest(_NO_UPGRADE)
+
+
+def _take_once(_: Head, __: bytes, ___: int) -> None:
+    """A credential: it may be there, once."""
+
+
+_TAKERS: Final[dict[bytes, Callable[[Head, bytes, int], None]]] = {
+    b"host": _take_host,
+    b"content-type": _take_content_type,
+    b"content-length": _take_content_length,
+    b"transfer-encoding": _take_transfer_encoding,
+    b"content-encoding": _take_content_encoding,
+    b"connection": _take_connection,
+    b"expect": _take_expect,
+    b"upgrade": _take_upgrade,
+    b"http2-settings": _take_upgrade,
+    **dict.fromkeys(CREDENTIALS, _take_once),
+}
 
 
 def judge_body(head: Head) -> None:

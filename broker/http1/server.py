@@ -51,7 +51,7 @@ class Server:
         self._handler = handler
         self._refuse = refuse
         self._connections: set[Connection] = set()
-        self._replies: set[Reply] = set()
+        self._replies: dict[asyncio.Task[None], Reply] = {}
         self._bodies_bytes = 0
         self._listeners: list[asyncio.Server] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -102,13 +102,13 @@ class Server:
             connection.close_idle()
         try:
             if self._replies:
-                await asyncio.wait([reply.task for reply in self._replies], timeout=deadline_s)
+                await asyncio.wait(tuple(self._replies), timeout=deadline_s)
             await self._cancel_rest()
         finally:
             await self._close_rest()
 
     async def _cancel_rest(self) -> None:
-        running = [reply.task for reply in self._replies]
+        running = tuple(self._replies)
         for task in running:
             task.cancel()
         if running:
@@ -157,13 +157,13 @@ class Server:
         self._bodies_bytes -= size
 
     def start(self, request: Request, reply: Reply) -> None:
-        reply.task = self.loop.create_task(self._handler(request, reply))
-        self._replies.add(reply)
-        reply.task.add_done_callback(lambda task: self._finished(reply, task))
+        task = reply.task = self.loop.create_task(self._handler(request, reply))
+        self._replies[task] = reply
+        task.add_done_callback(self._finished)
 
-    def _finished(self, reply: Reply, task: asyncio.Task[None]) -> None:
-        self._replies.discard(reply)
-        self.release_body(reply.held)
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        reply = self._replies.pop(task)
+        self._bodies_bytes -= reply.held
         error = None if task.cancelled() else task.exception()
         if reply.ended and error is None:
             return

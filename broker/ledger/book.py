@@ -1,7 +1,8 @@
-"""What each question to the ledger reads and writes in SQLite. Every method runs inside a transaction that its caller opened."""
+"""What each question to the ledger reads and writes in SQLite."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -9,17 +10,14 @@ import msgspec
 from broker.chat import Usage
 from broker.errors import Unavailable
 from broker.grant import Budget, PolicyRef
+from broker.ledger.counters import Counters
 from broker.ledger.database import Database
-from broker.ledger.holds import LATE_S, VOID_S, Charge, Hold, first_hour, hour_of, open_hold
+from broker.ledger.holds import LATE_S, VOID_S, Hold, first_hour, hour_of, open_hold
 from broker.quota import LEASE_S, Ask, Expired, Held, Reading, Tally, grant, window
 
 _read_hold: Final = msgspec.json.Decoder(Hold).decode
 _write_hold: Final = msgspec.json.Encoder().encode
 
-_ADD_TO_COUNTER: Final = (
-    "INSERT INTO counters (counter, label, ends_at, used) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET used = used + excluded.used"
-)
-_CHANGE_COUNTER: Final = "UPDATE counters SET used = used + ? WHERE counter = ? AND label = ?"  # one that was forgotten stays so
 _ADD_TO_TALLY: Final = (
     "INSERT INTO tallies (policy, identity, hour, tokens, requests, denied, last_used) VALUES (?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, requests = requests + excluded.requests, "
@@ -28,11 +26,33 @@ _ADD_TO_TALLY: Final = (
 
 
 class Book:
-    """The tables, as the words of quota.Ledger. `now` is the transaction's time."""
+    """The tables, as the words of quota.Ledger. Every method runs inside `transaction`, whose time is `now`.
+
+    What it knows of counters and open holds it keeps between transactions, as long as nobody else has written to the file.
+    """
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._execute = database.execute
         self._executemany = database.executemany
+        self._counters = Counters(database)
+        self._open: dict[str, Hold] = {}
+        self._version = 0
+
+    @contextmanager
+    def transaction(self) -> Generator[float]:
+        """As Database.transaction."""
+        try:
+            with self._database.transaction() as now:
+                version = self._execute("PRAGMA data_version").fetchone()[0]
+                if version != self._version:
+                    self._forget_what_is_known()
+                    self._version = version
+                yield now
+                self._counters.write()
+        except BaseException:
+            self._forget_what_is_known()
+            raise
 
     def hold(self, ask: Ask, now: float) -> Held:
         verdict = grant(ask, [self._used(budget, now) for budget in ask.budgets], now)
@@ -41,37 +61,32 @@ class Book:
             self._execute("INSERT INTO holds VALUES (?, 'open', ?, ?)", (ask.hold_id, hold.expires_at, _write_hold(hold)))
         except sqlite3.IntegrityError:
             raise Unavailable("This request was given up before its quota was held: try again.") from None
-        self._executemany(_ADD_TO_COUNTER, [(charge.counter, charge.window, charge.ends_at, charge.held) for charge in hold.charges])
+        self._open[ask.hold_id] = hold
+        for charge in hold.charges:
+            self._counters.take(charge)
         if hold.leases:
             self._executemany("INSERT INTO leases VALUES (?, ?, ?)", [(counter, ask.hold_id, now + LEASE_S) for counter in hold.leases])
         return Held(ask.hold_id, verdict.granted_output, verdict.tokens, verdict.requests, bool(hold.leases), verdict.would_refuse)
 
     def settle(self, hold_id: str, usage: Usage | None, now: float) -> int:
-        row = self._execute("SELECT state, record FROM holds WHERE id = ?", (hold_id,)).fetchone()
-        if row is None or row[0] == "void" or (row[0] == "spent" and usage is None):
-            return 0
-        hold = _read_hold(row[1])
-        self._finish(hold_id, hold)
+        hold = self._take_open(hold_id)
+        if hold is None:
+            return 0 if usage is None else self._settle_late(hold_id, usage, now)
         if usage is None:
             self._tally(hold, hold.tokens, hold.requests, now)
             return 0
-        excess = hold.excess(usage)
-        if row[0] == "spent":
-            self._change((charge, change) for charge, change in hold.corrections(usage) if change > 0)
-            self._tally(hold, excess, 0, now)
-        else:
-            self._change(hold.corrections(usage))
-            self._tally(hold, usage.input_tokens + usage.output_tokens, hold.requests, now)
-        return excess
+        for charge, change in hold.corrections(usage):
+            self._counters.change(charge, change)
+        self._tally(hold, usage.input_tokens + usage.output_tokens, hold.requests, now)
+        return hold.excess(usage)
 
     def void(self, hold_id: str, now: float) -> None:
-        row = self._execute("SELECT state, record FROM holds WHERE id = ?", (hold_id,)).fetchone()
-        if row is None:
-            self._execute("INSERT INTO holds VALUES (?, 'void', ?, x'')", (hold_id, now + VOID_S))
-        elif row[0] == "open":
-            hold = _read_hold(row[1])
-            self._finish(hold_id, hold)
-            self._change((charge, -charge.held) for charge in hold.charges)
+        hold = self._take_open(hold_id)
+        if hold is None:
+            self._execute("INSERT INTO holds VALUES (?, 'void', ?, x'') ON CONFLICT DO NOTHING", (hold_id, now + VOID_S))
+            return
+        for charge in hold.charges:
+            self._counters.change(charge, -charge.held)
 
     def renew(self, hold_ids: Iterable[str], now: float) -> None:
         self._executemany("UPDATE leases SET until = ? WHERE hold_id = ?", [(now + LEASE_S, hold_id) for hold_id in hold_ids])
@@ -84,6 +99,7 @@ class Book:
         expired: list[Expired] = []
         for hold_id, record in overdue:
             hold = _read_hold(record)
+            self._open.pop(hold_id, None)
             self._execute("UPDATE holds SET state = 'spent', until = ? WHERE id = ?", (hold.expires_at + LATE_S, hold_id))
             self._execute("DELETE FROM leases WHERE hold_id = ?", (hold_id,))
             self._tally(hold, hold.tokens, hold.requests, now)
@@ -109,27 +125,46 @@ class Book:
         return count
 
     def _used(self, budget: Budget, now: float) -> int:
-        if budget.per is None:
-            row = self._execute("SELECT count(*) FROM leases WHERE counter = ? AND until > ?", (budget.counter, now)).fetchone()
-        else:
-            label = window(budget.per, now).label
-            row = self._execute("SELECT used FROM counters WHERE counter = ? AND label = ?", (budget.counter, label)).fetchone()
-        return row[0] if row else 0
+        if budget.per is not None:
+            return self._counters.used(budget.counter, window(budget.per, now).label)
+        alive: int = self._execute("SELECT count(*) FROM leases WHERE counter = ? AND until > ?", (budget.counter, now)).fetchone()[0]
+        return alive
 
-    def _finish(self, hold_id: str, hold: Hold) -> None:
-        """Forget an open hold, with its leases: settling or voiding it once more finds nothing to do."""
+    def _take_open(self, hold_id: str) -> Hold | None:
+        """Take an open hold out, with its leases: settling or voiding it once more finds nothing to do."""
+        hold = self._open.pop(hold_id, None)
+        if hold is None:
+            row = self._execute("SELECT record FROM holds WHERE id = ? AND state = 'open'", (hold_id,)).fetchone()
+            if row is None:
+                return None
+            hold = _read_hold(row[0])
         self._execute("DELETE FROM holds WHERE id = ?", (hold_id,))
         if hold.leases:
             self._execute("DELETE FROM leases WHERE hold_id = ?", (hold_id,))
+        return hold
 
-    def _change(self, changes: Iterable[tuple[Charge, int]]) -> None:
-        self._executemany(_CHANGE_COUNTER, [(change, charge.counter, charge.window) for charge, change in changes])
+    def _settle_late(self, hold_id: str, usage: Usage, now: float) -> int:
+        row = self._execute("DELETE FROM holds WHERE id = ? AND state = 'spent' RETURNING record", (hold_id,)).fetchone()
+        if row is None:
+            return 0
+        hold = _read_hold(row[0])
+        for charge, change in hold.corrections(usage):
+            self._counters.change(charge, max(0, change))
+        excess = hold.excess(usage)
+        self._tally(hold, excess, 0, now)
+        return excess
 
     def _tally(self, hold: Hold, tokens: int, requests: int, now: float) -> None:
         hour = hour_of(now)
         self._executemany(_ADD_TO_TALLY, [(policy, hold.identity, hour, tokens, requests, 0, now) for policy in hold.policies])
 
     def _forget(self, now: float) -> None:
+        self._counters.write()
+        self._counters.forget()
         self._execute("DELETE FROM counters WHERE ends_at <= ?", (now,))
         self._execute("DELETE FROM holds WHERE state != 'open' AND until <= ?", (now,))
         self._execute("DELETE FROM tallies WHERE hour < ?", (first_hour(now),))
+
+    def _forget_what_is_known(self) -> None:
+        self._counters.forget()
+        self._open.clear()

@@ -182,7 +182,7 @@ class SqliteLedger:
         self._transaction.add_done_callback(lambda done: self._answer(batch, done))
 
     def _transact(self, batch: _Batch) -> None:
-        with self._database.transaction() as now:
+        with self._book.transaction() as now:
             for question in batch.questions:
                 if not question.is_answered():
                     question.ask(self._book, now)

@@ -130,7 +130,7 @@ def _check_reach(endpoint: Endpoint, settings: Settings, *, own_service: bool) -
         ipaddress.ip_address(address)
     except ValueError:
         return
-    if why := refusal(endpoint.host, endpoint.port, address, settings.allowed, own_service=False):
+    if why := refusal(endpoint.host, endpoint.port, address, (settings.allowed, settings.off), own_service=False):
         raise NotReady("EndpointInvalid", why)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from broker.addresses import HostList
+from broker.addresses import HostList, Off
 from broker.providers import PROVIDERS
 
 
@@ -15,6 +15,7 @@ class Settings:
     shared_namespaces: where a bare name is looked for next, in order.
     plain_http: hosts that may be called without TLS, besides Services of the object's own namespace.
     allowed: hosts at loopback or private addresses that may be called.
+    off: what no provider may lead to, whoever lists it.
     kinds: the provider schemas that this broker can call; any other makes a provider NotSupported.
     """
 
@@ -24,4 +25,5 @@ class Settings:
     allow_inline: bool = False
     plain_http: HostList = field(default_factory=HostList)
     allowed: HostList = field(default_factory=HostList)
+    off: Off = field(default_factory=Off)
     kinds: frozenset[str] = frozenset(PROVIDERS)

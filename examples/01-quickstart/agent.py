@@ -59,9 +59,10 @@ def main() -> int:
     try:
         {"ask": ask, "stream": stream, "anthropic": anthropic, "models": models, "insist": insist}[step](*arguments)
     except Exception as error:  # noqa: BLE001  two SDKs, each with exceptions of its own
-        status, headers = getattr(error, "status_code", ""), getattr(getattr(error, "response", None), "headers", {})
+        headers, body = getattr(getattr(error, "response", None), "headers", {}), getattr(error, "body", None)
         wait = f" retry-after={headers['retry-after']}" if "retry-after" in headers else ""
-        print(f"{type(error).__name__} {status}{wait}: {getattr(error, 'message', error)}")
+        said = body.get("error", body) if isinstance(body, dict) else {"message": str(error)}
+        print(f"{type(error).__name__} {getattr(error, 'status_code', '')}{wait}: {said.get('message')}")
         return REFUSED
     return 0
 

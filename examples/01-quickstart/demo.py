@@ -65,6 +65,7 @@ class World:
         self.key = os.environ["OPENAI_API_KEY"] if provider == "openai" else f"sk-demo-{secrets.token_hex(16)}"
         self.provider_port, self.door_port, self.admin_port, *agents = free_ports(6)
         self.agents = dict(zip((WEATHER, TRIAL, STRANGER), agents, strict=True))
+        self._environments: dict[str, dict[str, str]] = {}
         self._running = running
 
     def start(self) -> None:
@@ -87,10 +88,13 @@ class World:
 
     def environment(self, identity: str) -> dict[str, str]:
         """What the webhook would inject into the pod of this agent."""
+        if identity in self._environments:
+            return self._environments[identity]
         command = [sys.executable, "-m", "broker", "dev", "--print-env", identity, "--state", self.state]
-        command += ["--workload", f"{identity}={self.agents[identity]}"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=STEP_S, check=True).stdout
-        return dict(line.removeprefix("export ").split("=", 1) for line in said.splitlines() if "=" in line)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=STEP_S, check=False)
+        if done.returncode:
+            raise Broken(f"broker dev --print-env says: {done.stderr.strip()}")
+        return self._environments.setdefault(identity, dict(line.split("=", 1) for line in done.stdout.splitlines()))
 
     def agent(self, identity: str, *arguments: str) -> tuple[int, str]:
         """Run agent.py as this workload, and give back its exit code and what it printed."""

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.addresses import HostList, parse_hosts, refusal
+from broker.addresses import HostList, Off, off_limits, parse_hosts, refusal
 
-NOBODY = HostList()
+NOBODY = (HostList(), Off())
 
 INSIDE = [
     "127.0.0.1", "127.8.9.10", "::1", "0.0.0.0", "::", "169.254.169.254", "fe80::1", "fe80::1%eth0", "10.0.0.1", "172.16.0.1", "192.168.1.1",
@@ -36,7 +36,7 @@ def test_a_service_is_never_on_loopback_or_link_local(address):
 
 
 def test_what_the_operator_lists_passes_and_nothing_besides():
-    allowed = parse_hosts(["model.internal:8080", "10.1.0.0/16", "[::1]:4000", "any-port.internal"])
+    allowed = (parse_hosts(["model.internal:8080", "10.1.0.0/16", "[::1]:4000", "any-port.internal"]), Off())
     assert refusal("model.internal", 8080, "127.0.0.1", allowed, own_service=False) is None
     assert refusal("model.internal", 8081, "127.0.0.1", allowed, own_service=False)
     assert refusal("other.internal", 8080, "10.1.2.3", allowed, own_service=False) is None
@@ -56,3 +56,13 @@ def test_hiding_an_ipv4_address_in_ipv6_changes_nothing(address):
     plain = refusal("h", 1, str(address), NOBODY, own_service=False) is None
     for hidden in (f"::ffff:{address}", str(ipaddress.IPv6Address(int(ipaddress.IPv6Address("64:ff9b::")) + int(address)))):
         assert (refusal("h", 1, hidden, NOBODY, own_service=False) is None) == plain
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("redis.inference-broker.svc", "10.0.0.9"), ("a.inference-broker.svc.cluster.local", "8.8.8.8"), ("api.example.com", "10.0.0.1")]
+)
+def test_the_control_plane_and_our_own_namespace_are_off_limits_whoever_lists_them(host, address):
+    off = off_limits("inference-broker", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    everything = parse_hosts(["0.0.0.0/0", host])
+    assert "which no provider may lead to" in str(refusal(host, 443, address, (everything, off), own_service=True))
+    assert refusal("api.example.com", 443, "10.0.0.2", (everything, off), own_service=False) is None

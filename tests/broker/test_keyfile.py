@@ -1,3 +1,4 @@
+import os
 import stat
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from broker.keyfile import open_briefly
 
 @pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is Linux's")
 def test_on_linux_the_file_is_memory_and_gone_afterwards():
-    with open_briefly(b"key") as path:
+    with open_briefly(b"key") as path, Path(path).open("rb") as held:
         assert Path(path).read_bytes() == b"key"
         assert Path(path).readlink().name.startswith("memfd:")
+        outlived = os.dup(held.fileno())
     assert not Path(path).exists()
+    assert os.fstat(outlived).st_size == 0  # whoever still has it open has nothing
+    os.close(outlived)
 
 
 def test_elsewhere_it_is_a_file_of_ours_alone_and_gone_afterwards(monkeypatch, tmp_path):

@@ -1,7 +1,5 @@
 """The plain part of YAML, with a place for everything, and refusals for what surprises people."""
 
-import time
-
 import pytest
 import yaml
 from hypothesis import given
@@ -81,10 +79,8 @@ def test_a_text_that_is_no_yaml_says_where(data: bytes):
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
 def test_depth_is_bounded_before_the_parser_pays_for_it(opening: str):
-    began = time.process_time()
     with pytest.raises(InvalidYaml, match=f"deeper than {DEPTH}"):
         read_yaml(opening.encode() * 300_000)
-    assert time.process_time() - began < 30  # the parser alone takes many minutes: this is no measurement, it ends a hang
 
 
 def test_aliases_never_multiply():

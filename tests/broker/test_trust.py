@@ -425,6 +425,15 @@ def test_a_withdrawn_svid_ends_requests_and_handshakes_until_a_new_one_comes(bro
     assert judged(broker, theirs) == AGENT
 
 
+def test_a_withdrawn_svid_may_come_back_unchanged(ca, agent):
+    broker, own = Trust(), update(ca.issue(BROKER), ca)
+    broker.apply(own)
+    broker.apply(None)
+    broker.apply(own)
+    assert broker.why_not_ready(time.time()) is None
+    handshake(presenting(agent), broker.server_context())
+
+
 def test_when_our_own_svid_has_expired_every_request_is_refused(ca, agent):
     broker = trusting(ca.issue(BROKER, ttl_s=30), ca)
     _, theirs = handshake(presenting(agent), broker.server_context())

@@ -7,7 +7,9 @@ async with FakeProvider(json_answer(b'{"id": 1}'), [b"HTTP/1.1 200 OK\\r\\n", "r
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -136,6 +138,8 @@ class FakeProvider:
                 return False
             else:
                 if step == "reset":
+                    linger = struct.pack("ii", 1, 0)  # on, for no time: what is left is thrown away and RST says so
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     writer.transport.abort()
                 return False
         return True

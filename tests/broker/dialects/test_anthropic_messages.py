@@ -121,6 +121,8 @@ def test_client_tools_and_formats_add_their_prompts() -> None:
     plain = ask(tools=[{"name": "bash"}])
     known = ask(tools=[{"type": "bash_20250124", "name": "bash"}])
     assert bound(known) - len(known) == bound(plain) - len(plain) + anthropic_messages.CLIENT_TOOL_TOKENS
+    two = ask(tools=[{"type": "bash_20250124", "name": "bash"}, {"type": "memory_20250818", "name": "memory"}])
+    assert bound(two) - len(two) == bound(known) - len(known) + anthropic_messages.CLIENT_TOOL_TOKENS + anthropic_messages.TEMPLATE.tool
     formatted = ask(output_config={"format": {"type": "json_schema"}})
     assert bound(formatted) - len(formatted) == bound(ask()) - len(ask()) + anthropic_messages.SCHEMA_TOKENS
 
@@ -298,7 +300,7 @@ def test_a_stream_passes_whole_whatever_its_pieces_and_is_counted(end: bytes, cu
     counting = meter()
     places = sorted({min(cut, len(raw)) for cut in cuts} | {0, len(raw)})
     out = b"".join(counting.stream(raw[a:b]) for a, b in itertools.pairwise(places)) + counting.end()
-    assert out.rstrip() == raw.rstrip()
+    assert out == raw
     assert (counting.usage, counting.done) == (Usage(32, 7, 20), True)
 
 

@@ -320,6 +320,21 @@ async def test_a_connection_that_takes_too_long_is_not_sent():
     assert caught.value.stage == "timeout"
 
 
+async def test_a_connection_that_came_too_late_is_not_left_behind():
+    async with origin([OK]) as (server, pool):
+        dial = pool._dial
+
+        async def slow(factory):
+            await dial(factory)
+            await asyncio.Event().wait()
+
+        pool._dial = slow
+        with pytest.raises(NotSent):
+            await ask(pool, connect_s=0.05)
+        await asyncio.wait_for(server.ended.wait(), 5)
+        assert not pool.busy
+
+
 async def test_a_failed_handshake_is_not_sent():
     ca, other = SpiffeCa("a.test"), SpiffeCa("a.test")
     door = await Door().open(trusting(ca.issue("spiffe://a.test/broker"), ca).server_context())

@@ -65,6 +65,15 @@ async def test_connection_close_is_obeyed_and_said():
         assert b"connection: close" in got
 
 
+async def test_a_handler_can_end_the_connection_with_its_answer():
+    async def handler(request, reply):
+        reply.whole(401, [(b"connection", b"close")], b"")
+
+    async with door(handler=handler) as d:
+        got = await send(d.port, GET)
+        assert got.count(b"connection: close\r\n") == 1
+
+
 async def test_a_stream_is_chunked_and_the_head_goes_with_the_first_piece():
     async def handler(request, reply):
         reply.begin(200, [(b"content-type", b"text/event-stream")])

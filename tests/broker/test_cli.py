@@ -1,0 +1,80 @@
+import subprocess
+import sys
+
+import pytest
+
+from broker import cli, config
+
+COMMANDS = {"serve": config.SERVE, "gateway": config.GATEWAY, "dev": config.DEV}
+
+
+def said(capsys, *argv: str) -> tuple[int, str, str]:
+    try:
+        code = cli.main(argv)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    out = capsys.readouterr()
+    return code, " ".join(out.out.split()), out.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_switch_its_variable_and_its_default(capsys, command):
+    code, out, _ = said(capsys, command, "--help")
+    assert code == 0
+    for switch in COMMANDS[command]:
+        assert switch.flag in out
+        assert switch.variable in out
+        assert " ".join(switch.help.split()) in out
+        assert not switch.default or f"default {switch.default}]" in out
+
+
+def test_what_is_missing_is_one_line_and_exit_code_2(capsys, monkeypatch):
+    for variable in ("BROKER_RESOURCES", "BROKER_BROKER"):
+        monkeypatch.delenv(variable, raising=False)
+    code, _, err = said(capsys, "serve")
+    assert (code, err) == (2, "broker: --resources DIR is missing: give it, or set BROKER_RESOURCES\n")
+    code, _, err = said(capsys, "gateway")
+    assert code == 2
+    assert err.count("\n") == 1
+
+
+def test_a_folder_that_is_not_there_is_said_in_one_line(capsys, tmp_path):
+    code, _, err = said(
+        capsys, *("serve", "--resources", str(tmp_path / "absent"), "--quota-store", "memory:", "--spiffe-endpoint-socket", "unix:///none")
+    )
+    assert code == 1
+    assert "absent" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_print_env_without_a_run_says_what_to_do(capsys, tmp_path):
+    code, _, err = said(capsys, "dev", "--state", str(tmp_path), "--print-env", "spiffe://example.org/ns/a/sa/b")
+    assert code == 2
+    assert "start it first" in err
+
+
+def test_check_and_explain_have_exit_codes_that_a_script_can_use(capsys, tmp_path):
+    objects = tmp_path / "objects.yaml"
+    objects.write_text(
+        "apiVersion: aiaccess.dev/v1alpha1\nkind: AIRoutingPolicy\nmetadata: {name: r, namespace: team1}\nspec:\n"
+        "  providers: [{name: p, schema: OpenAI, endpoint: https://llm.example.com/v1}]\n  models: [{name: m, backends: [{provider: p}]}]\n---\n"
+        "apiVersion: aiaccess.dev/v1alpha1\nkind: AIAccessPolicy\nmetadata: {name: a, namespace: team1}\n"
+        "spec: {subjects: [{spiffeID: spiffe://example.org/ns/team1/sa/a}], models: [m]}\n"
+    )
+    assert said(capsys, "check", "-f", str(objects))[0] == 0
+    ask = ("explain", "-f", str(objects), "--model", "team1/m", "--identity")
+    assert said(capsys, *ask, "spiffe://example.org/ns/team1/sa/a")[0] == 0
+    assert said(capsys, *ask, "spiffe://example.org/ns/team1/sa/b")[0] == 3
+    objects.write_text(objects.read_text().replace("models: [m]", "modles: [m]"))
+    code, out, _ = said(capsys, "check", "-f", str(objects))
+    assert code == 1
+    assert f"{objects}:" in out
+    assert "modles" in out
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"), [("broker.local_gateway", ("aiohttp", "kubernetes", "redis", "opentelemetry", "yaml", "prometheus_client"))]
+)
+def test_a_command_imports_what_it_needs_and_no_more(module, unwanted):
+    program = f"import sys, broker.cli, {module}; print([name for name in {unwanted!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "[]"

@@ -1,0 +1,167 @@
+"""What `broker check` and `broker explain` print, and what their exit codes say."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from support.worlds import AGENT, SETTINGS, access, files, routing, secret
+
+from broker import review
+from broker.review import OK, REFUSED, USAGE, WRONG, Question
+
+KAGENTI = Path(__file__).parents[1] / "golden" / "kagenti"
+UNNAMED = replace(SETTINGS, trust_domain="")
+
+
+def check(*paths: Path, output: review.Output = "text") -> tuple[int, str]:
+    out = io.StringIO()
+    return review.check(paths, SETTINGS, {}, output, out), out.getvalue()
+
+
+def explain(folder: Path, spiffe_id: str = AGENT, model: str = "gpt", output: review.Output = "text") -> tuple[int, str]:
+    out = io.StringIO()
+    return review.explain(Question(spiffe_id, model), [folder], UNNAMED, {}, output, out), out.getvalue()
+
+
+def test_good_objects_are_fine(tmp_path: Path):
+    code, text = check(files(tmp_path, {"a.yaml": routing() + access() + secret()}))
+    assert code == OK
+    assert text.endswith("3 objects, 0 errors, 0 warnings\n")
+
+
+def test_every_error_is_one_line_with_its_place(tmp_path: Path):
+    files(tmp_path, {"a.yaml": access(spec="\n  modles: [gpt]\n  quotas:\n  - {name: q, tokens: 0, per: Day}"), "b.yaml": "kind: AIAccesPolicy\n"})
+    code, text = check(tmp_path)
+    assert code == WRONG
+    lines = text.splitlines()
+    assert lines[:4] == [
+        f"{tmp_path}/b.yaml:1:1: error: document: kind: is none of AIRoutingPolicy, AIAccessPolicy, AIProvider, Secret; "
+        "a List is given as one document for each of its items",
+        f"{tmp_path}/a.yaml:6:3: error: AIAccessPolicy team1/access: spec.modles: is not a field of aiaccess.dev/v1alpha1; did you mean models?",
+        f"{tmp_path}/a.yaml:8:15: error: AIAccessPolicy team1/access: spec.quotas[0].tokens: must be at least 1",
+        f"{tmp_path}/a.yaml:5:1: error: AIAccessPolicy team1/access: spec: names nobody: give subjects, or mtls.trustDomain "
+        "for every identity of a trust domain",
+    ]
+    assert lines[-1] == "1 objects, 4 errors, 0 warnings"
+
+
+def test_a_file_that_is_no_yaml_is_an_error(tmp_path: Path):
+    files(tmp_path, {"a.yaml": "a: ["})
+    code, text = check(tmp_path)
+    assert (code, text.startswith(f"{tmp_path}/a.yaml:2:1: is no YAML")) == (WRONG, True)
+    assert json.loads(check(tmp_path, output="json")[1])["errors"][0].startswith(f"{tmp_path}/a.yaml:2:1")
+
+
+def test_what_is_not_ready_is_a_warning(tmp_path: Path):
+    code, text = check(files(tmp_path, {"a.yaml": routing().replace("OpenAI", "Gemini"), "d.yaml": "apiVersion: apps/v1\nkind: Deployment\n"}))
+    assert code == OK
+    assert f"{tmp_path}/a.yaml:6:15: warning: AIRoutingPolicy team1/routing: spec.providers[0]: provider p is not ready (NotSupported)" in text
+    assert f"{tmp_path}/d.yaml:2:1: warning: document: kind: is not read here" in text
+
+
+def test_a_name_conflict_is_an_error(tmp_path: Path):
+    code, text = check(files(tmp_path, {"a.yaml": routing(name="a"), "b.yaml": routing(name="b")}))
+    assert code == WRONG
+    assert "the older object team1/a keeps the model gpt" in text
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_machines_read_the_same_statuses_as_kubernetes_has(tmp_path: Path, output: review.Output):
+    files(tmp_path, {"a.yaml": routing() + access(spec="{mtls: {trustDomain: a.org}, models: [gpt, no]}")})
+    code, text = check(tmp_path, output=output)
+    report = yaml.safe_load(text) if output == "yaml" else json.loads(text)
+    assert code == OK
+    policy, route = report["objects"]
+    assert policy["metadata"] == {"name": "access", "namespace": "team1"}
+    assert policy["status"]["subjectSummary"] == "*.a.org"
+    assert policy["status"]["modelSummary"] == "gpt +1"
+    assert {one["type"]: one["status"] for one in policy["status"]["conditions"]}["ModelsResolved"] == "False"
+    assert route["status"]["models"] == [{"name": "gpt", "ready": True, "reason": "Ready", "message": "ready"}]
+    assert report["errors"] == []
+    assert report["warnings"][0]["place"] == f"{tmp_path}/a.yaml:14:36"
+
+
+def test_the_kagenti_examples_pass_the_check():
+    code, text = check(KAGENTI)
+    assert code == OK
+    assert "provider azure is not ready (NotSupported): credentials of type AzureCredentials" in text
+    assert "provider bedrock is not ready (NotSupported): schema AWSBedrock" in text
+
+
+def test_a_yes_is_explained(tmp_path: Path):
+    files(
+        tmp_path,
+        {
+            "r.yaml": routing().replace("provider: p, model: real}", "provider: p, model: real, priority: 2}, {provider: q}"),
+            "a.yaml": access(spec=f"{{subjects: [{{spiffeID: '{AGENT}'}}], models: ['*'], quotas: [{{name: day, tokens: 9, per: Day}}, {{name: w, concurrent: 2}}]}}"),
+            "s.yaml": access("shadow", spec="{mtls: {trustDomain: example.org}, action: Deny, mode: Shadow}"),
+        },
+    )
+    code, text = explain(tmp_path)
+    assert code == OK
+    assert text.splitlines() == [
+        f"allowed: {AGENT} asking for gpt: a policy allows it and none denies it",
+        "the name is looked for in:",
+        "  1. namespace team1, model gpt: offered by AIRoutingPolicy team1/routing",
+        "policies that name this identity:",
+        "  team1/access (Allow): allows",
+        "  team1/shadow (Deny, Shadow): would refuse (Shadow)",
+        "backends, in the order they are tried:",
+        "  1. q, model gpt, priority 0, weight 1: ProviderNotFound: there is no provider q in this object and no AIProvider of that name in the namespace",
+        "  2. p, model real, priority 2, weight 1: ready",
+        "quotas that apply:",
+        "  9 total tokens per day, each identity its own, by AIAccessPolicy team1/access/day",
+        "  2 exchanges at once, each identity its own, by AIAccessPolicy team1/access/w",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("objects", "model", "told"),
+    [
+        (routing(), "gpt", "no AIAccessPolicy of namespace team1 that names this identity allows this model"),
+        (routing() + access(), "other", "no namespace where the name is looked for offers it"),
+        (routing(extra="  unknown: 1") + access(), "gpt", "names the model and is rejected"),
+        (routing() + access() + access("d", spec="{mtls: {trustDomain: example.org}, action: Deny}"), "gpt", "AIAccessPolicy team1/d denies it"),
+        (routing() + access() + access("d", spec="{action: deny}"), "gpt", "is rejected, and keeps denying"),
+        (routing() + access() + access("d", spec="{action: Deny, mode: Shadow, x: 1}"), "gpt2", "names the identity, but not this model"),
+        (routing().replace("OpenAI", "Gemini") + access(), "gpt", "refused (no_backend)"),
+    ],
+)
+def test_a_no_is_explained(tmp_path: Path, objects: str, model: str, told: str):
+    code, text = explain(files(tmp_path, {"a.yaml": objects}), model=model)
+    assert code == REFUSED
+    assert told in text
+
+
+def test_an_explanation_for_machines(tmp_path: Path):
+    files(tmp_path, {"a.yaml": routing() + access()})
+    code, text = explain(tmp_path, output="json")
+    told = json.loads(text)
+    assert code == OK
+    assert (told["allowed"], told["code"], told["backends"][0]["ready"]) == (True, "allowed", True)
+    assert told["policies"][0]["policy"] == "team1/access"
+    assert told["lookedFor"] == [{"namespace": "team1", "name": "gpt", "outcome": "offered by AIRoutingPolicy team1/routing"}]
+    refused = yaml.safe_load(explain(tmp_path, model="no", output="yaml")[1])
+    assert (refused["allowed"], refused["quotas"], refused["maxStreamSeconds"]) == (False, [], None)
+
+
+def test_a_question_that_cannot_be_read_is_a_usage_error(tmp_path: Path):
+    assert explain(files(tmp_path, {"a.yaml": routing()}), spiffe_id="agent")[0] == USAGE
+    assert explain(files(tmp_path, {"a.yaml": "a: ["}))[0] == USAGE
+    assert explain(tmp_path / "absent")[0] == USAGE
+
+
+def test_an_explanation_agrees_with_the_decision_where_a_namespace_is_not_known():
+    from support.worlds import who
+
+    from broker.objects import Resources
+    from broker.policy import build
+    from broker.policy import explain as why
+
+    pending = why(build(Resources(pending=frozenset({"team1"})), SETTINGS), who(), "gpt")
+    assert (pending.code, pending.steps[0].outcome) == ("unavailable", "not read yet")
+    unreadable = why(build(Resources(unreadable=frozenset({"team1"})), SETTINGS), who(), "gpt")
+    assert (unreadable.code, unreadable.steps[0].outcome) == ("unavailable", "may not be read")
