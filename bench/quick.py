@@ -90,7 +90,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="measured in each round, after a second of warming up")
-    parser.add_argument("--profile", action="store_true", help="then run the broker once more under cProfile: its three largest costs")
+    parser.add_argument("--profile", action="store_true", help="then run the broker once more under cProfile: its largest costs")
+    parser.add_argument("--top", type=int, default=3, help="how many costs --profile shows")
     given = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:  # noqa: PLR2004  one for the proxy, one for everything else
         raise SystemExit("this measurement needs two processors")
@@ -115,7 +116,7 @@ async def main() -> None:
         if any(result.refused for result in results.values()):
             raise SystemExit("not every request was answered: these figures say nothing")
         if given.profile:
-            await profile(bench, targets.broker(stage, ports[4], "memory:", "broker under cProfile"), closing)
+            await profile(bench, targets.broker(stage, ports[4], "memory:", "broker under cProfile"), closing, given.top)
 
 
 async def set_up(closing: AsyncExitStack, seconds: float) -> Bench:
@@ -196,7 +197,7 @@ def report(results: dict[str, Result]) -> None:
             print(f"  ! {times} times {what}")
 
 
-async def profile(bench: Bench, target: Target, closing: AsyncExitStack) -> None:
+async def profile(bench: Bench, target: Target, closing: AsyncExitStack, top: int) -> None:
     """Where the broker's own time goes. cProfile makes Python calls dearer than they are: read it for the order."""
     out = bench.stage.folder / "profile"
     command = [target.command[0], str(Path(__file__).with_name("profiled.py")), str(out), *target.command[3:]]
@@ -213,11 +214,23 @@ async def profile(bench: Bench, target: Target, closing: AsyncExitStack) -> None
         if "epoll" in name:
             continue  # waiting
         functions[f"{Path(place).name}:{line} {name}" if line else name] += own_s
-        rooms["C code: parsers, sockets, TLS, JSON" if place == "~" else room_of(Path(place))] += own_s
+        rooms[builtin_of(name) if place == "~" else room_of(Path(place))] += own_s
     for title, costs in (("rooms", rooms), ("functions", functions)):
-        print(f"\nThe broker's three largest costs by {title}, own time:")
-        for name, own_s in costs.most_common(3):
+        print(f"\nThe broker's largest costs by {title}, own time:")
+        for name, own_s in costs.most_common(top):
             print(f"  {own_s / costs.total():6.1%}  {name}")
+
+
+def builtin_of(name: str) -> str:
+    """Which kind of C code a built-in function is."""
+    kinds = {
+        "_socket": "sockets (the kernel)",
+        "_ssl": "TLS records",
+        "msgspec": "JSON",
+        "httptools": "the HTTP parser",
+        "sha256": "hashes",
+    }
+    return next((kind for word, kind in kinds.items() if word in name), "small built-in functions")
 
 
 def room_of(path: Path) -> str:

@@ -15,6 +15,7 @@ import ssl
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,17 +25,22 @@ from cryptography import x509
 
 ROOT = Path(__file__).parent.parent
 AGENT = "spiffe://example.org/ns/team1/sa/weather-agent"
-CALLERS = 8
 SVID_TTL, CA_EVERY = "10s", "45s"
+# what is asked, streamed or not, by how many callers; the last kind outlives the SVIDs that it began with
+PLAIN, SHORT, LONG = "say 5 words", "say 30 words, sleep 0.02 between tokens", "say 25 words, sleep 0.5 between tokens"
+CALLERS = {PLAIN: 4, SHORT: 4, LONG: 8}
 START_S, ANSWER_S = 30, 30
 
 
 @dataclass
 class Seen:
-    """What happened so far. serials: of the broker's certificates; authorities: key ids of who signed them."""
+    """What happened so far.
 
-    plain: int = 0
-    streamed: int = 0
+    answers: whole ones, by what was asked.
+    serials: of the broker's certificates; authorities: key ids of who signed them.
+    """
+
+    answers: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     serials: set[int] = field(default_factory=set)
     authorities: set[bytes] = field(default_factory=set)
@@ -50,15 +56,19 @@ async def main() -> int:
         session = await closing.enter_async_context(aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}))
         until_s = began_s + seconds
         async with asyncio.TaskGroup() as group:
-            for number in range(CALLERS):
-                group.create_task(call(session, gateway, seen, until_s, streaming=bool(number % 2)))
+            for text, callers in CALLERS.items():
+                for _ in range(callers):
+                    group.create_task(call(session, gateway, seen, until_s, text))
             group.create_task(watch(door, seen, until_s))
-    print(f"\r{seen.plain} plain and {seen.streamed} streamed answers in {time.monotonic() - began_s:.0f} s, {len(seen.failures)} failures")
+    print(
+        f"\r{seen.answers[PLAIN]} plain answers, {seen.answers[SHORT]} streams, {seen.answers[LONG]} streams longer than an SVID lives, "
+        f"in {time.monotonic() - began_s:.0f} s; {len(seen.failures)} failures"
+    )
     print(f"{len(seen.serials)} certificates of the broker were seen, signed by {len(seen.authorities)} authorities")
     for failure in seen.failures[:10]:
         print(f"  ! {failure}")
     rotated = len(seen.serials) > 1 and (len(seen.authorities) > 1 or seconds < 60)  # noqa: PLR2004  a short run sees one authority
-    return 0 if rotated and not seen.failures and seen.plain and seen.streamed else 1
+    return 0 if rotated and not seen.failures and all(seen.answers[text] for text in CALLERS) else 1
 
 
 async def start(closing: AsyncExitStack) -> tuple[int, int, str]:
@@ -67,7 +77,8 @@ async def start(closing: AsyncExitStack) -> tuple[int, int, str]:
     provider, door, gateway, admin = free_ports(4)
     (folder / "resources").mkdir()
     for file in (ROOT / "examples" / "01-quickstart" / "resources").glob("*.yaml"):
-        text = file.read_text().replace("127.0.0.1:4190", f"127.0.0.1:{provider}").replace("tokens: 100000,", "tokens: 100000000000,")
+        text = file.read_text().replace("127.0.0.1:4190", f"127.0.0.1:{provider}")
+        text = text.replace("tokens: 100000,", "tokens: 100000000000,").replace("concurrent: 8}", "concurrent: 1000}")
         (folder / "resources" / file.name).write_text(text)
     environ = os.environ | {"PROVIDER_KEY": "rotation-key-that-opens-nothing"}
     local = f"127.0.0.1:{provider}"
@@ -96,9 +107,9 @@ async def start(closing: AsyncExitStack) -> tuple[int, int, str]:
             await asyncio.sleep(0.1)
 
 
-async def call(session: aiohttp.ClientSession, port: int, seen: Seen, until_s: float, *, streaming: bool) -> None:
+async def call(session: aiohttp.ClientSession, port: int, seen: Seen, until_s: float, text: str) -> None:
     """Ask again and again; an answer counts when it is whole."""
-    text = "say 30 words, sleep 0.02 between tokens" if streaming else "say 5 words"
+    streaming = text != PLAIN
     question = {"model": "gpt-4o-mini", "max_tokens": 40, "stream": streaming, "messages": [{"role": "user", "content": text}]}
     timeout = aiohttp.ClientTimeout(total=ANSWER_S)
     while time.monotonic() < until_s:
@@ -111,10 +122,8 @@ async def call(session: aiohttp.ClientSession, port: int, seen: Seen, until_s: f
         whole = body.endswith(b"data: [DONE]\n\n") if streaming else b'"usage"' in body
         if answer.status != 200 or not whole:  # noqa: PLR2004  HTTP's OK
             seen.failures.append(f"{answer.status} {body[-200:]!r}")
-        elif streaming:
-            seen.streamed += 1
         else:
-            seen.plain += 1
+            seen.answers[text] += 1
         await asyncio.sleep(0.01)
 
 
@@ -130,7 +139,7 @@ async def watch(port: int, seen: Seen, until_s: float) -> None:
         signer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         seen.authorities.add(signer or b"")
         print(
-            f"\r{until_s - time.monotonic():4.0f} s to go, {seen.plain + seen.streamed} answers, {len(seen.failures)} failures ",
+            f"\r{until_s - time.monotonic():4.0f} s to go, {seen.answers.total()} answers, {len(seen.failures)} failures ",
             end="",
             flush=True,
         )

@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 from broker.objects import Document, Resources, Stray, collect, read_document
@@ -117,9 +118,13 @@ class Folder:
             try:
                 stat = path.stat()
             except FileNotFoundError:
+                if path.is_symlink():
+                    raise Unreadable([f"{path}: is a link to a file that is not there"]) from None
                 continue  # it went while we looked; the next look will not list it
             except OSError as error:
                 raise Unreadable([f"{path}: cannot be read: {error.strerror}"]) from None
+            if not S_ISREG(stat.st_mode):
+                raise Unreadable([f"{path}: is no regular file"])
             marks.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
         return tuple(marks)
 

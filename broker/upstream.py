@@ -50,7 +50,7 @@ class Upstream:
         self,
         secret: Callable[[SecretRef], tuple[Credential | None, str | None]],
         allowed: addresses.HostList,
-        forbidden: Iterable[str] = (),
+        off: addresses.Off,
     ) -> None:
         self._secret = secret
         self._rules = (allowed, off)

@@ -163,6 +163,7 @@ def test_a_count_that_is_null_is_absent() -> None:
     assert bodies.read_count(members, "n") is None
     assert bodies.read_count(members, "o") is None
     assert bodies.read_count(members, "m") == 2147483647
+    assert bodies.read_count(bodies.open_body(b'{"n":1}'), "n") == 1
 
 
 @pytest.mark.parametrize("flag", [b"1", b'"true"', b"[]", b"0"])

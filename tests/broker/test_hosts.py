@@ -19,7 +19,12 @@ def test_without_an_annotation_a_key_goes_to_its_schemas_public_host_alone():
     assert allows(None, OPENAI, "OpenAI")
     assert not allows(None, OPENAI, "Anthropic")
     assert not allows(None, OPENAI, "AWSBedrock")
-    for other in ("https://api.openai.com:8443", "http://api.openai.com", "https://api.openai.com.evil.example", "https://eu.api.openai.com"):
+    for other in (
+        "https://api.openai.com:8443",
+        "http://api.openai.com",
+        "https://api.openai.com.evil.example",
+        "https://eu.api.openai.com",
+    ):
         assert not allows(None, at(other), "OpenAI")
 
 
@@ -113,7 +118,9 @@ def test_what_is_no_plain_endpoint_is_refused(text: str):
         at(text)
 
 
-labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?", fullmatch=True).filter(lambda label: not label.isdigit() and not label.startswith("0x"))
+labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?", fullmatch=True).filter(
+    lambda label: not label.isdigit() and not label.startswith("0x")
+)
 
 
 @given(st.lists(labels, min_size=1, max_size=4), st.lists(labels, min_size=2, max_size=4))

@@ -162,11 +162,19 @@ def test_a_fault_says_its_line_and_column():
         ("{mtls: {trustDomain: a}, quotas: [{name: q, tokens: 1}]}", "spec.quotas[0].per", "is required"),
         ("{mtls: {trustDomain: a}, quotas: [{name: q, concurrent: 1, per: Hour}]}", "spec.quotas[0].per", "no window"),
         ("{mtls: {trustDomain: a}, quotas: [{name: q, concurrent: 10001}]}", "spec.quotas[0].concurrent", "at most 10000"),
-        ("{mtls: {trustDomain: a}, quotas: [{name: q, requests: 1, per: Day, tokenCountMode: InputToken}]}", "spec.quotas[0].tokenCountMode", "belongs to tokens"),
+        (
+            "{mtls: {trustDomain: a}, quotas: [{name: q, requests: 1, per: Day, tokenCountMode: InputToken}]}",
+            "spec.quotas[0].tokenCountMode",
+            "belongs to tokens",
+        ),
         ("{mtls: {trustDomain: a}, quotas: [{name: q, tokens: 1.0, per: Day}]}", "spec.quotas[0].tokens", "a whole number"),
         ("{mtls: {trustDomain: a}, quotas: [{name: q, tokens: true, per: Day}]}", "spec.quotas[0].tokens", "a whole number"),
         ("{mtls: {trustDomain: a}, quotas: [{name: q, tokens: 1, per: Day, strict: yes}]}", "spec.quotas[0].strict", "true or false"),
-        ("{mtls: {trustDomain: a}, models: [a], quotas: [{name: q, tokens: 1, per: Day, models: [b]}]}", "spec.quotas[0].models[0]", "not among"),
+        (
+            "{mtls: {trustDomain: a}, models: [a], quotas: [{name: q, tokens: 1, per: Day, models: [b]}]}",
+            "spec.quotas[0].models[0]",
+            "not among",
+        ),
         ("{mtls: {trustDomain: a}, quotas: [{name: q, usd: 5.00, per: Day}]}", "spec.quotas[0].usd", "put it in quotes"),
         ("{mtls: [a]}", "spec.mtls", "a mapping of fields"),
         ("text", "spec", "a mapping of fields"),
@@ -190,8 +198,16 @@ def test_a_wrong_access_policy_says_what_to_do(spec: str, path: str, told: str):
         ("{schema: OpenAI, credentials: {secretRef: {name: a}}}", "spec.credentials.secretRef", "does not belong to type None"),
         ("{schema: OpenAI, credentials: {type: Inline}}", "spec.credentials.value", "required with type Inline"),
         ("{schema: OpenAI, credentials: {type: Inline, value: 'a b'}}", "spec.credentials.value", "no header can carry"),
-        ("{schema: OpenAI, credentials: {type: AWSCredentials, region: a, tenantId: b}}", "spec.credentials.tenantId", "to AzureCredentials"),
-        ("{schema: OpenAI, credentials: {type: APIKey, secretRef: {name: a, namespace: b}}}", "spec.credentials.secretRef.namespace", "not a field"),
+        (
+            "{schema: OpenAI, credentials: {type: AWSCredentials, region: a, tenantId: b}}",
+            "spec.credentials.tenantId",
+            "to AzureCredentials",
+        ),
+        (
+            "{schema: OpenAI, credentials: {type: APIKey, secretRef: {name: a, namespace: b}}}",
+            "spec.credentials.secretRef.namespace",
+            "not a field",
+        ),
         ("{schema: OpenAI, headers: [{name: Authorization, value: x}]}", "spec.headers[0].name", "by the broker alone"),
         ("{schema: OpenAI, headers: [{name: X-Aiaccess-Exchange, value: x}]}", "spec.headers[0].name", "strips"),
         ('{schema: OpenAI, headers: [{name: a, value: "x\\ny"}]}', "spec.headers[0].value", "printable ASCII"),
@@ -228,7 +244,9 @@ def test_a_wrong_model_says_where(model: str, path: str):
 
 
 def test_a_restriction_that_is_not_built_rejects_the_policy():
-    policy = only(access(spec="{mtls: {trustDomain: a}, quotas: [{name: q, usd: '5.00', per: Day}, {name: r, tokens: 1, per: Day, cutOff: true}]}"))
+    policy = only(
+        access(spec="{mtls: {trustDomain: a}, quotas: [{name: q, usd: '5.00', per: Day}, {name: r, tokens: 1, per: Day, cutOff: true}]}")
+    )
     assert [(fault.path, fault.reason) for fault in policy.about.faults] == [
         ("spec.quotas[0].usd", "NotSupported"),
         ("spec.quotas[1].cutOff", "NotSupported"),
@@ -237,7 +255,10 @@ def test_a_restriction_that_is_not_built_rejects_the_policy():
 
 def test_an_unknown_field_at_any_depth_is_a_fault_of_its_own_reason():
     text = access(spec="{mtls: {trustDomain: a, trustDomian: b}}") + "extra: 1\n"
-    assert {(fault.path, fault.reason) for fault in only(text).about.faults} == {("extra", "UnknownField"), ("spec.mtls.trustDomian", "UnknownField")}
+    assert {(fault.path, fault.reason) for fault in only(text).about.faults} == {
+        ("extra", "UnknownField"),
+        ("spec.mtls.trustDomian", "UnknownField"),
+    }
 
 
 def test_the_names_in_a_rejected_routing_object_are_known():
@@ -272,7 +293,9 @@ def test_what_may_be_a_deny_remains_one(spec: str, *, denies: bool):
 def test_a_denys_subjects_remain_only_when_all_of_them_can_be_read():
     readable = only(access(spec="{action: Deny, subjects: [{spiffeID: 'spiffe://a/b'}], unknown: 1}")).remains
     assert [str(subject) for subject in readable.subjects] == ["spiffe://a/b"]
-    half = only(access(spec="{action: Deny, subjects: [{spiffeID: 'spiffe://a/b'}, {spiffeId: 'spiffe://a/c'}], mtls: {trustDomain: a}}")).remains
+    half = only(
+        access(spec="{action: Deny, subjects: [{spiffeID: 'spiffe://a/b'}, {spiffeId: 'spiffe://a/c'}], mtls: {trustDomain: a}}")
+    ).remains
     assert half.subjects is None
     assert half.trust_domain == "a"
 
@@ -333,7 +356,9 @@ def test_no_value_of_a_secret_is_ever_shown():
     canary = "sk-canary-5150"
     text = secret(data=f"{{a: {canary}, b: '{canary} with spaces', c: [{canary}]}}")
     text += provider(f"{{schema: OpenAI, credentials: {{type: Inline, value: {canary}}}}}").replace("apiVersion", "---\napiVersion")
-    text += provider(f"{{schema: {canary}, credentials: {{type: Inline, value: [{canary}], {canary}: 1}}}}").replace("apiVersion", "---\napiVersion")
+    text += provider(f"{{schema: {canary}, credentials: {{type: Inline, value: [{canary}], {canary}: 1}}}}").replace(
+        "apiVersion", "---\napiVersion"
+    )
     found = documents(text)
     shown = repr(found[:2]) + repr(collect(found[:2])) + "".join(str(fault) for one in found[:1] for fault in one.about.faults)
     assert canary not in shown
@@ -350,7 +375,11 @@ def test_versions_follow_what_is_said_and_not_how_it_is_laid_out():
     assert first == second
     assert first != other
     assert first.startswith("sha256:")
-    raw = {"apiVersion": "aiaccess.dev/v1alpha1", "kind": "AIAccessPolicy", "metadata": {"name": "a", "namespace": "b", "uid": "u", "generation": 3}}
+    raw = {
+        "apiVersion": "aiaccess.dev/v1alpha1",
+        "kind": "AIAccessPolicy",
+        "metadata": {"name": "a", "namespace": "b", "uid": "u", "generation": 3},
+    }
     assert read_document(raw).about.version == "u/3"
 
 
@@ -361,7 +390,10 @@ def test_durations_are_read_in_seconds(text: str, expected: float):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["name", "models", "type", "spec", "quotas", "x"]) | st.text(max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["name", "models", "type", "spec", "quotas", "x"]) | st.text(max_size=4), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -369,6 +401,8 @@ json_values = st.recursive(
 @given(kind=st.sampled_from(["AIRoutingPolicy", "AIAccessPolicy", "AIProvider", "Secret"]), spec=json_values, metadata=json_values)
 def test_whatever_is_written_is_read_or_told_what_is_wrong(kind: str, spec: object, metadata: object):
     fields = {"data": spec} if kind == "Secret" else {"spec": spec}
-    document = read_document({"apiVersion": "v1" if kind == "Secret" else "aiaccess.dev/v1alpha1", "kind": kind, "metadata": metadata, **fields})
+    document = read_document(
+        {"apiVersion": "v1" if kind == "Secret" else "aiaccess.dev/v1alpha1", "kind": kind, "metadata": metadata, **fields}
+    )
     assert not isinstance(document, Stray)
     assert document.about.faults or (isinstance(metadata, dict) and metadata.get("name"))

@@ -95,7 +95,10 @@ def test_empty_documents_are_passed_over():
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1), inner, max_size=4)
+    ),
     max_leaves=15,
 )
 

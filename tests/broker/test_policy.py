@@ -69,7 +69,12 @@ spec:
         (("openai-organization", "org-1"),),
     )
     assert (openai.connect_s, openai.first_byte_s, openai.idle_s, openai.own_service) == (1, 120, 0.5, False)
-    assert (str(ollama.endpoint), ollama.auth, ollama.secret, ollama.own_service) == ("http://ollama.team1.svc:11434/v1", "None", None, True)
+    assert (str(ollama.endpoint), ollama.auth, ollama.secret, ollama.own_service) == (
+        "http://ollama.team1.svc:11434/v1",
+        "None",
+        None,
+        True,
+    )
     assert grant.budgets == (
         Budget("{team1}/AIRoutingPolicy/routing/gpt/4o/output_tokens/hour/policy/-", Unit.OUTPUT_TOKENS, 1000, Per.HOUR),
         Budget(f"{{team1}}/AIAccessPolicy/access/hourly/total_tokens/hour/identity/{AGENT}", Unit.TOTAL_TOKENS, 5, Per.HOUR, strict=True),
@@ -146,7 +151,11 @@ def test_a_policy_grants_models_of_its_own_namespace_only():
 
 
 def test_a_name_leads_to_the_callers_namespace_then_the_shared_ones_then_the_one_before_the_slash():
-    own, shared, far = routing(models=("gpt",)), routing(namespace="shared", models=("gpt", "only")), routing(namespace="far", models=("gpt", "x"))
+    own, shared, far = (
+        routing(models=("gpt",)),
+        routing(namespace="shared", models=("gpt", "only")),
+        routing(namespace="far", models=("gpt", "x")),
+    )
     policies = [access(namespace=namespace) for namespace in ("team1", "shared", "far")]
     snapshot = world(own, shared, far, *policies)
 
@@ -265,7 +274,9 @@ def test_a_shadow_deny_is_recorded_and_refuses_nothing():
 
 
 def test_a_shadow_allow_grants_and_its_quotas_only_record():
-    shadow = access(spec=f"{{{ME}, models: ['*'], mode: Shadow, features: [Files], maxStreamDuration: 5m, quotas: [{{name: q, requests: 1, per: Day}}]}}")
+    shadow = access(
+        spec=f"{{{ME}, models: ['*'], mode: Shadow, features: [Files], maxStreamDuration: 5m, quotas: [{{name: q, requests: 1, per: Day}}]}}"
+    )
     grant = world(routing(), shadow).decide(who(), "gpt")
     assert [budget.shadow for budget in grant.budgets] == [True]
     assert grant.features == frozenset()
@@ -288,7 +299,9 @@ def test_every_matching_policys_quotas_apply_and_the_shortest_duration_counts():
 
 
 def test_quotas_of_a_deny_elsewhere_count_nothing_here():
-    deny = access(name="deny", namespace="broker-system", spec=f"{{{ME}, action: Deny, mode: Shadow, quotas: [{{name: q, requests: 1, per: Day}}]}}")
+    deny = access(
+        name="deny", namespace="broker-system", spec=f"{{{ME}, action: Deny, mode: Shadow, quotas: [{{name: q, requests: 1, per: Day}}]}}"
+    )
     grant = world(routing(), access(), deny).decide(who(), "gpt")
     assert grant.budgets == ()
     assert grant.would_refuse == ("forbidden",)
@@ -306,14 +319,22 @@ def test_visible_models_are_granted_ready_and_under_their_shortest_name():
         access(name="deny", spec=f"{{{ME}, models: [denied], action: Deny}}"),
     )
     visible = {model.name: model.kinds for model in snapshot.visible_models(who())}
-    assert visible == {"gpt": ("OpenAI",), "both": ("Anthropic", "OpenAI"), "common": ("OpenAI",), "shared/gpt": ("OpenAI",), "far/x": ("OpenAI",)}
+    assert visible == {
+        "gpt": ("OpenAI",),
+        "both": ("Anthropic", "OpenAI"),
+        "common": ("OpenAI",),
+        "shared/gpt": ("OpenAI",),
+        "far/x": ("OpenAI",),
+    }
     for name in visible:
         assert allows(snapshot, name)
     assert snapshot.visible_models(who("spiffe://example.org/ns/team1/sa/nobody")) == ()
 
 
 def test_names_identity_lists_every_policy_that_names_it():
-    snapshot = world(access(), access(name="deny", namespace="team2", spec=f"{{{ME}, action: Deny}}"), access(name="no", spec="{mtls: {trustDomain: b}}"))
+    snapshot = world(
+        access(), access(name="deny", namespace="team2", spec=f"{{{ME}, action: Deny}}"), access(name="no", spec="{mtls: {trustDomain: b}}")
+    )
     assert [str(ref) for ref in snapshot.names_identity(who())] == ["team1/access", "team2/deny"]
 
 

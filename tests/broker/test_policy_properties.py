@@ -14,7 +14,9 @@ SEGMENTS = ("ns", "team1", "team2", "sa", "agent", "x")
 MODELS = ("gpt", "other", "team1/gpt")
 
 domains = st.sampled_from(DOMAINS)
-paths = st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4).map("/".join) | st.sampled_from(["ns/team1/sa/agent", "ns/team2/sa/agent"])
+paths = st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4).map("/".join) | st.sampled_from(
+    ["ns/team1/sa/agent", "ns/team2/sa/agent"]
+)
 identities = st.builds("spiffe://{}/{}".format, domains, paths)
 models = st.sampled_from(MODELS) | st.sampled_from(["team2/gpt", "shared/gpt", "nothing"])
 
@@ -53,7 +55,9 @@ def outcome(snapshot: Snapshot, spiffe_id: str, model: str) -> Grant | None:
 
 
 @given(st.lists(policies(domain="a.org"), max_size=6), routings, st.builds("spiffe://b.org/{}".format, paths), models)
-def test_a_policy_of_one_trust_domain_never_names_an_identity_of_another(given_ones: list[str], routed: list[str], spiffe_id: str, model: str):
+def test_a_policy_of_one_trust_domain_never_names_an_identity_of_another(
+    given_ones: list[str], routed: list[str], spiffe_id: str, model: str
+):
     snapshot = world(*given_ones, *routed)
     assert outcome(snapshot, spiffe_id, model) is None
     assert snapshot.names_identity(who(spiffe_id)) == ()
@@ -95,7 +99,9 @@ def test_the_order_of_files_changes_no_decision(given_ones: list[str], routed: l
 @given(st.lists(policies(), max_size=6), routings, identities, models)
 def test_asking_twice_is_answered_the_same(given_ones: list[str], routed: list[str], spiffe_id: str, model: str):
     snapshot = world(*given_ones, *routed)
-    assert outcome(snapshot, spiffe_id, model) == outcome(snapshot, spiffe_id, model) == outcome(world(*given_ones, *routed), spiffe_id, model)
+    assert (
+        outcome(snapshot, spiffe_id, model) == outcome(snapshot, spiffe_id, model) == outcome(world(*given_ones, *routed), spiffe_id, model)
+    )
 
 
 @given(st.lists(policies(), max_size=6), routings, identities)

@@ -31,7 +31,10 @@ KEY = "credentials: {type: APIKey, secretRef: {name: keys}}"
         ("schema: Anthropic", [], "Ready"),
         ("schema: Mistral", [], "Ready"),
         ("schema: OpenAI, credentials: {type: Passthrough}", [], "Ready"),
-        *((f"schema: {schema}", [], "NotSupported") for schema in ("AzureOpenAI", "Gemini", "VertexAI", "Cohere", "AWSBedrock", "MCP", "A2A")),
+        *(
+            (f"schema: {schema}", [], "NotSupported")
+            for schema in ("AzureOpenAI", "Gemini", "VertexAI", "Cohere", "AWSBedrock", "MCP", "A2A")
+        ),
         ("schema: OpenAI, protocol: gRPC", [], "NotSupported"),
         ("schema: OpenAI, credentials: {type: AWSCredentials, region: r}", [], "NotSupported"),
         ("schema: OpenAI, credentials: {type: GCPCredentials, project: p}", [], "NotSupported"),
@@ -131,7 +134,11 @@ def test_a_good_pair_of_objects_is_programmed():
 
 
 def test_partial_failures_are_told_apart_from_whole_ones():
-    text = routing().replace("schema: OpenAI}", "schema: OpenAI}, {name: q, schema: Gemini}").replace("models:", "models:\n  - {name: b, backends: [{provider: q}]}")
+    text = (
+        routing()
+        .replace("schema: OpenAI}", "schema: OpenAI}, {name: q, schema: Gemini}")
+        .replace("models:", "models:\n  - {name: b, backends: [{provider: q}]}")
+    )
     assert conditions(world(text), "routing") == {
         "Accepted": "True",
         "ProvidersConfigured": "False/PartialFailure",

@@ -33,7 +33,10 @@ def test_good_objects_are_fine(tmp_path: Path):
 
 
 def test_every_error_is_one_line_with_its_place(tmp_path: Path):
-    files(tmp_path, {"a.yaml": access(spec="\n  modles: [gpt]\n  quotas:\n  - {name: q, tokens: 0, per: Day}"), "b.yaml": "kind: AIAccesPolicy\n"})
+    files(
+        tmp_path,
+        {"a.yaml": access(spec="\n  modles: [gpt]\n  quotas:\n  - {name: q, tokens: 0, per: Day}"), "b.yaml": "kind: AIAccesPolicy\n"},
+    )
     code, text = check(tmp_path)
     assert code == WRONG
     lines = text.splitlines()
@@ -56,9 +59,13 @@ def test_a_file_that_is_no_yaml_is_an_error(tmp_path: Path):
 
 
 def test_what_is_not_ready_is_a_warning(tmp_path: Path):
-    code, text = check(files(tmp_path, {"a.yaml": routing().replace("OpenAI", "Gemini"), "d.yaml": "apiVersion: apps/v1\nkind: Deployment\n"}))
+    code, text = check(
+        files(tmp_path, {"a.yaml": routing().replace("OpenAI", "Gemini"), "d.yaml": "apiVersion: apps/v1\nkind: Deployment\n"})
+    )
     assert code == OK
-    assert f"{tmp_path}/a.yaml:6:15: warning: AIRoutingPolicy team1/routing: spec.providers[0]: provider p is not ready (NotSupported)" in text
+    assert (
+        f"{tmp_path}/a.yaml:6:15: warning: AIRoutingPolicy team1/routing: spec.providers[0]: provider p is not ready (NotSupported)" in text
+    )
     assert f"{tmp_path}/d.yaml:2:1: warning: document: kind: is not read here" in text
 
 
@@ -96,7 +103,9 @@ def test_a_yes_is_explained(tmp_path: Path):
         tmp_path,
         {
             "r.yaml": routing().replace("provider: p, model: real}", "provider: p, model: real, priority: 2}, {provider: q}"),
-            "a.yaml": access(spec=f"{{subjects: [{{spiffeID: '{AGENT}'}}], models: ['*'], quotas: [{{name: day, tokens: 9, per: Day}}, {{name: w, concurrent: 2}}]}}"),
+            "a.yaml": access(
+                spec=f"{{subjects: [{{spiffeID: '{AGENT}'}}], models: ['*'], quotas: [{{name: day, tokens: 9, per: Day}}, {{name: w, concurrent: 2}}]}}"
+            ),
             "s.yaml": access("shadow", spec="{mtls: {trustDomain: example.org}, action: Deny, mode: Shadow}"),
         },
     )
@@ -124,7 +133,11 @@ def test_a_yes_is_explained(tmp_path: Path):
         (routing(), "gpt", "no AIAccessPolicy of namespace team1 that names this identity allows this model"),
         (routing() + access(), "other", "no namespace where the name is looked for offers it"),
         (routing(extra="  unknown: 1") + access(), "gpt", "names the model and is rejected"),
-        (routing() + access() + access("d", spec="{mtls: {trustDomain: example.org}, action: Deny}"), "gpt", "AIAccessPolicy team1/d denies it"),
+        (
+            routing() + access() + access("d", spec="{mtls: {trustDomain: example.org}, action: Deny}"),
+            "gpt",
+            "AIAccessPolicy team1/d denies it",
+        ),
         (routing() + access() + access("d", spec="{action: deny}"), "gpt", "is rejected, and keeps denying"),
         (routing() + access() + access("d", spec="{action: Deny, mode: Shadow, x: 1}"), "gpt2", "names the identity, but not this model"),
         (routing().replace("OpenAI", "Gemini") + access(), "gpt", "refused (no_backend)"),

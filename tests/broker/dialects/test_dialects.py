@@ -11,6 +11,7 @@ import pytest
 from broker import errors
 from broker.chat import Options
 from broker.dialects import METHODS, ROUTES, Dialect, anthropic_messages, listing, openai_chat
+from broker.quota import Allowance, Held
 
 REFUSALS = [
     cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.BrokerError) and cls is not errors.BrokerError
@@ -168,3 +169,11 @@ def test_no_depth_of_nesting_becomes_a_defect_of_ours(dialect: Dialect, space: b
         except errors.BadRequest:
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize("dialect", list(ROUTES.values()), ids=lambda dialect: dialect.NAME)
+def test_tokens_and_requests_are_both_said(dialect: Dialect) -> None:
+    held = Held("h", 5, tokens=Allowance(100, 40, 60), requests=Allowance(60, 59, 30), leased=False)
+    written = dict(dialect.rate_limit_headers(held, 0))
+    assert len(written) == 6
+    assert {b"100", b"40", b"60", b"59"} <= set(written.values())

@@ -122,12 +122,14 @@ class Comparison(RuleBasedStateMachine):
         self.naive = Naive()
         self.now = self.clock.now
         self.ledger = self.open()
+        self.other = self.ledger if self.store == "memory" else self.open()
 
     def open(self):
         return self.runner.run(open_ledger(self.store, Path(self.folder.name), self.clock))
 
     def teardown(self) -> None:
         self.runner.run(self.ledger.close())
+        self.runner.run(self.other.close())
         self.runner.close()
         self.folder.cleanup()
 
@@ -137,10 +139,12 @@ class Comparison(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """Begin a little before an hour ends, so that windows change often."""
-        self.clock.move(3600 - 150)
-        self.now = self.clock.now
+        self.time_passes(3600 - 150)
 
     @rule(seconds=st.sampled_from([-30, 0, 1, 11, 29, 30, 61, 130, 700]))
+    def time_goes_or_jumps_back(self, seconds: int) -> None:
+        self.time_passes(seconds)
+
     def time_passes(self, seconds: int) -> None:
         self.clock.move(seconds)
         self.runner.run(self.ledger.void("tick"))  # any write tells the store the time
@@ -199,6 +203,11 @@ class Comparison(RuleBasedStateMachine):
     def restart(self) -> None:
         self.runner.run(self.ledger.close())
         self.ledger = self.open()
+
+    @precondition(lambda self: self.store != "memory")
+    @rule()
+    def go_on_in_another_process(self) -> None:
+        self.ledger, self.other = self.other, self.ledger
 
     @invariant()
     def counts_are_the_same(self) -> None:
