@@ -2,8 +2,8 @@
 
 Every line ends with `chain`, `seq`, `prev` and `hash`. `hash` is SHA-256 over the line's own bytes up to `,"hash":` (HMAC-SHA256
 when there is a key), and `prev` is the hash of the line before, so that each line vouches for all before it. What a chain cannot
-show by itself is a missing tail, or (without a key) a file rewritten from some line to its end: for that `head` is logged and
-measured elsewhere, and `verify` takes it.
+show by itself is a missing tail, or (without a key) a file rewritten from some line to its end: for that the head goes to the
+log once a minute and at the end, and to a metric: compare it with what `verify` finds.
 
 Failure direction: when a write failed, `ready` refuses the next request until writing works again.
 Durability: lines reach the kernel at the end of the turn of the event loop that made them, so that a killed process loses at
@@ -15,6 +15,7 @@ import asyncio
 import fcntl
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import select
@@ -34,6 +35,9 @@ TAIL_BYTES: Final = 1 << 20  # no line is longer
 PIPE_PIECE_BYTES: Final = 4096  # PIPE_BUF: a pipe that polls as writable takes this much without blocking
 STALLED_BYTES: Final = 1 << 20  # a reader of our pipe that is this far behind counts as a failed write
 STALL_RETRY_S: Final = 0.05
+NOTE_S: Final = 60.0  # so often the head goes to the log, when lines were written since
+
+log = logging.getLogger(__name__)
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="exchange"):
@@ -152,6 +156,7 @@ class Audit:
         self._failed = ""
         self._unsaid = 0
         self._closed = False
+        self._note_at_s = 0.0
 
     @classmethod
     def open(cls, path: str, version: str, key: bytes | None = None) -> Self:
@@ -241,6 +246,7 @@ class Audit:
         if self._regular:
             os.fsync(self._fd)
         os.close(self._fd)
+        self._note()
 
     def _append(self, line: Record) -> None:
         self._seq += 1
@@ -252,10 +258,18 @@ class Audit:
         self._scheduled = False
         if self._closed:
             return
+        loop = asyncio.get_running_loop()
         self.flush()
         if self._pending:
             self._scheduled = True
-            asyncio.get_running_loop().call_later(STALL_RETRY_S, self._turn)
+            loop.call_later(STALL_RETRY_S, self._turn)
+        elif loop.time() >= self._note_at_s:
+            self._note_at_s = loop.time() + NOTE_S
+            self._note()
+
+    def _note(self) -> None:
+        """Tell the log where the chain ends: another place, so that a tail that was cut off shows there."""
+        log.info("audit_head", extra={"chain": self._chain.decode(), "seq": self._seq, "hash": self._prev})
 
     def _hand_over(self) -> None:
         while self._pending:

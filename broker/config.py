@@ -169,7 +169,7 @@ _BROKER: Final = (
         csv,
     ),
     Switch("--trust-bundle", "TD=FILE", "CA certificates (PEM) of a further trust domain; repeatable", read=trust_bundle, many=True),
-    Switch("--allow-inline-credentials", "true|false", "accept credentials written into objects (type Inline)", "false", yes_or_no),
+    Switch("--allow-inline-credentials", "BOOL", "accept credentials written into objects (type Inline)", "false", yes_or_no),
     Switch(
         "--read-on-after-hangup", "DURATION", "how long to read on for the usage when a caller has left; 0s = close at once", "0s", duration
     ),
@@ -185,7 +185,7 @@ GATEWAY: Final = (
     Switch("--broker-spiffe-id", "ID", "who the broker must be, checked before a byte of a prompt leaves"),
     _SOCKET,
     Switch("--port", "PORT", "where agents reach it, on loopback only", str(GATEWAY_PORT), count),
-    Switch("--passthrough", "true|false", "forward the agent's own credential, for providers of type Passthrough", "false", yes_or_no),
+    Switch("--passthrough", "BOOL", "forward the agent's own credential, for providers of type Passthrough", "false", yes_or_no),
     Switch("--drain", "DURATION", "how long exchanges may go on after SIGTERM", "25s", duration),
     *_LOG,
 )

@@ -143,7 +143,7 @@ class Gateway:
 
     def _believe(self, tls: ssl.SSLObject | None) -> bool:
         try:
-            return tls is not None and self._trust.judge(tls, time.time()) == self._broker
+            return tls is not None and self._trust.judge(tls, time.time()).spiffe_id == self._broker.spiffe_id
         except BrokerError:
             return False
 

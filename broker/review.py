@@ -157,7 +157,7 @@ def _check_text(statuses: Sequence[ObjectStatus], errors: Sequence[Finding], war
     for status in statuses:
         told = ", ".join(f"{one.type}={one.status}{'' if one.status == 'True' else f'/{one.reason}'}" for one in status.conditions)
         yield f"{status.about}: {told}"
-    yield f"{len(statuses)} objects, {len(errors)} errors, {len(warnings)} warnings"
+    yield f"objects: {len(statuses)}, errors: {len(errors)}, warnings: {len(warnings)}"
 
 
 def _explanation(why: policy.Explanation) -> dict[str, object]:

@@ -40,8 +40,7 @@ class SpiffeTls(ssl.SSLObject):
             raise TypeError("made by another context")
         try:
             super().do_handshake()
-            self.peer = context.accept(_peer_chain(self))
-            self.state = context.state
+            self.peer, self.state = context.accept(_peer_chain(self))
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as failed:
@@ -61,20 +60,23 @@ _ENCODING_DER: Final = 2  # _ssl.ENCODING_DER
 
 
 class _Moment(ssl.SSLContext):
-    """A complete context of one TrustState; never changed after it was made."""
+    """A complete context, made of one TrustState; never changed after it was made."""
 
     trust: "Trust"
-    state: TrustState
     authorize: Authorize | None
 
-    def accept(self, chain_der: Sequence[bytes]) -> Peer:
+    def accept(self, chain_der: Sequence[bytes]) -> tuple[Peer, TrustState]:
+        """Judge by what is in force now: it may have changed since this handshake began."""
+        state = self.trust.in_force
+        if state is None:
+            raise _verification_error("our own SVID was withdrawn during the handshake")
         try:
-            peer = self.state.verify(chain_der, self.trust.clock())
+            peer = state.verify(chain_der, self.trust.clock())
         except Unidentified as refusal:
             raise _verification_error(str(refusal)) from refusal
         if self.authorize is not None and not self.authorize(peer.identity):
             raise _verification_error(f"the peer is {peer.identity.spiffe_id}, which is not whom we want to talk to")
-        return peer
+        return peer, state
 
 
 def _verification_error(reason: str) -> ssl.SSLCertVerificationError:
@@ -99,7 +101,7 @@ class RotatingContext(ssl.SSLContext):
     def build(self, state: TrustState) -> _Moment:
         """Make a context, without using it yet. Raises ssl.SSLError for what OpenSSL does not take."""
         moment = _Moment(ssl.PROTOCOL_TLS_SERVER if self._server else ssl.PROTOCOL_TLS_CLIENT)
-        moment.trust, moment.state, moment.authorize = self._trust, state, self._authorize
+        moment.trust, moment.authorize = self._trust, self._authorize
         moment.sslobject_class = SpiffeTls
         moment.minimum_version = ssl.TLSVersion.TLSv1_3
         moment.check_hostname = False  # there are no host names in this: identity is the SPIFFE ID
@@ -151,6 +153,8 @@ class Trust:
     static: further bundles of the operator (`--trust-bundle`), by trust domain.
     clock: the wall clock, in epoch seconds; what certificates are dated in.
     on_refusal: told, for each failed handshake, why. Strangers can cause these: count them, do not log each.
+
+    `in_force` is the current state, None when there is none; `generation` counts what came into force. Both are for reading.
     """
 
     def __init__(
@@ -164,7 +168,7 @@ class Trust:
         self._static: Mapping[str, Bundle] = dict(static or {})
         self._on_refusal = on_refusal
         self._contexts: list[RotatingContext] = []
-        self._state: TrustState | None = None
+        self.in_force: TrustState | None = None
         self._update: Update | None = None
         self._withdrawn = False
         self._note = ""
@@ -173,7 +177,7 @@ class Trust:
     def apply(self, update: Update | None) -> None:
         """Put an update into force, whole or not at all. None: we have no identity any more, so nothing is served.
 
-        `generation` counts what came into force; the same update again changes nothing.
+        The same update again changes nothing.
 
         Raises:
             BadUpdate, ssl.SSLError: it is unfit; what was in force stays in force.
@@ -196,7 +200,7 @@ class Trust:
     def _enforce(self, state: TrustState | None, built: Sequence[tuple[RotatingContext, _Moment | None]]) -> None:
         for context, moment in built:
             context.swap(moment)
-        self._state = state
+        self.in_force = state
         self.generation += 1
 
     def server_context(self) -> RotatingContext:
@@ -209,8 +213,8 @@ class Trust:
 
     def _context(self, *, server: bool, authorize: Authorize | None) -> RotatingContext:
         context = RotatingContext(self, server=server, authorize=authorize)
-        if self._state is not None:
-            context.swap(context.build(self._state))
+        if self.in_force is not None:
+            context.swap(context.build(self.in_force))
         self._contexts.append(context)
         return context
 
@@ -221,7 +225,7 @@ class Trust:
             Unidentified: the peer's SVID has expired, or today's bundles do not vouch for it. Close the connection after saying so.
             Unavailable: we have no valid SVID ourselves, so what we know of others may be stale too.
         """
-        state = self._state
+        state = self.in_force
         if state is None or not state.not_before <= now <= state.not_after:
             raise Unavailable("this side has no valid X509-SVID at the moment: try again, and tell the operator if it lasts")
         if not isinstance(tls, SpiffeTls) or tls.peer is None:
@@ -236,20 +240,20 @@ class Trust:
     @property
     def trust_domains(self) -> frozenset[str]:
         """Those whose workloads can get in."""
-        return frozenset() if self._state is None else frozenset(name for name, anchors in self._state.bundles.items() if anchors)
+        return frozenset() if self.in_force is None else frozenset(name for name, anchors in self.in_force.bundles.items() if anchors)
 
     @property
     def own_id(self) -> Identity | None:
-        return None if self._state is None else self._state.identity
+        return None if self.in_force is None else self.in_force.identity
 
     @property
     def expires(self) -> float | None:
         """Epoch seconds of the end of our own SVID."""
-        return None if self._state is None else self._state.not_after
+        return None if self.in_force is None else self.in_force.not_after
 
     def why_not_ready(self, now: float) -> str | None:
         """What keeps this process from speaking as anybody; None when nothing does."""
-        state = self._state
+        state = self.in_force
         if state is None:
             reason = "our SVID was withdrawn" if self._withdrawn else "no SVID yet"
             return f"{reason} ({self._note or 'the Workload API has not answered'}): check the SPIFFE agent and this workload's entry"

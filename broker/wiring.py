@@ -93,7 +93,7 @@ class Started:
     spiffe_id: str
 
 
-async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[Started], None] = lambda _: None) -> None:
+async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[Started], None] | None = None) -> None:
     """Run a broker until `stop` is set, then drain it.
 
     Raises:
@@ -102,45 +102,13 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
     """
     trust = Trust(read_bundles(settings))
     source = files.Folder(settings.resources, settings.environ)
-    operator = policy.Settings(
-        namespace=settings.namespace,
-        shared_namespaces=settings.shared_model_namespaces,
-        allow_inline=settings.allow_inline_credentials,
-        plain_http=addresses.parse_hosts(settings.plain_http_hosts),
-        allowed=addresses.parse_hosts(settings.allow_hosts),
-        off=addresses.off_limits(settings.namespace, settings.environ),
-    )
-    try:
-        world = World(source.read(), operator)
-    except files.Unreadable as broken:
-        raise ConfigError(f"--resources: {broken}") from broken
+    world = read_world(settings, source)
     logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
     world.report()
     async with AsyncExitStack() as closing:
-        audit = Audit.open(settings.audit, VERSION)
-        closing.callback(audit.close)
-        ledger = await open_ledger(settings)
-        closing.push_async_callback(ledger.close)
-        settler = Settler(ledger)
-        closing.push_async_callback(settler.drain, settings.drain)
-        upstream = Upstream(world.secret, operator.allowed, operator.off)
-        closing.push_async_callback(upstream.close)
-        telemetry = Telemetry(VERSION)
-        house = House(
-            snapshot=lambda: world.snapshot,
-            identify=trust.judge,
-            ledger=ledger,
-            settler=settler,
-            upstream=upstream,
-            audit=audit,
-            telemetry=telemetry,
-            now_s=time.monotonic,
-            wall_s=time.time,
-            draw=random.SystemRandom().random,
-            read_on_s=settings.read_on_after_hangup,
-        )
+        house = await open_house(settings, world, trust, closing)
         show_figures(house, world, trust)
-        admin = Admin(telemetry.registry, lambda: why_not_ready(house, trust))
+        admin = Admin(house.telemetry.registry, lambda: why_not_ready(house, trust))
         closing.push_async_callback(admin.stop)
         admin_port = await admin.start(settings.admin.host, settings.admin.port)
         async with asyncio.TaskGroup() as group:
@@ -157,12 +125,60 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
                 own = trust.own_id
                 found = Started(port, admin_port, own.spiffe_id if own else "")
                 announce(settings, found)
-                started(found)
+                if started is not None:
+                    started(found)
                 await stop.wait()
                 house.draining = True
                 await door.drain(settings.drain)
             for task in tasks:
                 task.cancel()
+
+
+def read_world(settings: BrokerSettings, source: files.Folder) -> World:
+    operator = policy.Settings(
+        namespace=settings.namespace,
+        shared_namespaces=settings.shared_model_namespaces,
+        allow_inline=settings.allow_inline_credentials,
+        plain_http=read_hosts("--plain-http-hosts", settings.plain_http_hosts),
+        allowed=read_hosts("--allow-hosts", settings.allow_hosts),
+        off=addresses.off_limits(settings.namespace, settings.environ),
+    )
+    try:
+        return World(source.read(), operator)
+    except files.Unreadable as broken:
+        raise ConfigError(f"--resources: {broken}") from broken
+
+
+def read_hosts(flag: str, entries: tuple[str, ...]) -> addresses.HostList:
+    try:
+        return addresses.parse_hosts(entries)
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {error}") from error
+
+
+async def open_house(settings: BrokerSettings, world: World, trust: Trust, closing: AsyncExitStack) -> House:
+    """Everything that an exchange may use; closed, in the right order, with the stack."""
+    audit = Audit.open(settings.audit, VERSION)
+    closing.callback(audit.close)
+    ledger = await open_ledger(settings)
+    closing.push_async_callback(ledger.close)
+    settler = Settler(ledger)
+    closing.push_async_callback(settler.drain, settings.drain)
+    upstream = Upstream(world.secret, world.operator.allowed, world.operator.off)
+    closing.push_async_callback(upstream.close)
+    return House(
+        snapshot=lambda: world.snapshot,
+        identify=trust.judge,
+        ledger=ledger,
+        settler=settler,
+        upstream=upstream,
+        audit=audit,
+        telemetry=Telemetry(VERSION),
+        now_s=time.monotonic,
+        wall_s=time.time,
+        draw=random.SystemRandom().random,
+        read_on_s=settings.read_on_after_hangup,
+    )
 
 
 async def either(wanted: asyncio.Event, stop: asyncio.Event) -> bool:

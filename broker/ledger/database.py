@@ -10,7 +10,6 @@ from typing import Final
 _APPLICATION_ID: Final = 0x41495155  # "AIQU" in the file's header: nobody's other database is taken for ours
 _VERSION: Final = 1
 
-_BUSY_S: Final = 0.25  # how long another process may keep the write lock
 _OPENING_BUSY_S: Final = 5.0  # several processes may create the file at once
 _WAL_PAGES: Final = 1000  # 4 MiB: a checkpoint is short, and the file of a quiet store stays small
 
@@ -36,7 +35,7 @@ CREATE TABLE tallies (
 """
 
 
-class CannotOpen(Exception):
+class CannotOpen(OSError):
     """The file cannot serve as a quota store. The message names it and says what to do: for the operator, not for callers."""
 
 
@@ -50,8 +49,10 @@ class Database:
         self._clock = clock
 
     @classmethod
-    def open(cls, path: Path, clock: Callable[[], float]) -> "Database":
+    def open(cls, path: Path, clock: Callable[[], float], busy_s: float) -> "Database":
         """Create the file (0600) where there is none, or check that it is ours.
+
+        `busy_s` is how long a transaction waits for another process that has the write lock.
 
         Raises:
             CannotOpen: no directory, no permission, another program's file, another version's, damaged.
@@ -61,9 +62,12 @@ class Database:
             connection = sqlite3.connect(path, timeout=_OPENING_BUSY_S, isolation_level=None)
             try:
                 _prepare(connection, path)
+                connection.execute(f"PRAGMA busy_timeout = {int(busy_s * 1000)}")
             except BaseException:
                 connection.close()
                 raise
+        except CannotOpen:
+            raise
         except (OSError, sqlite3.Error) as problem:
             raise CannotOpen(
                 f"The quota store {path} cannot be opened: {problem}. Check the directory, its permissions and the disk."
@@ -91,7 +95,7 @@ class Database:
     @classmethod
     def open_reader(cls, path: Path, clock: Callable[[], float]) -> "Database":
         """A second connection to a file that is open: it reads what is committed, takes no lock and waits for nobody."""
-        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=_OPENING_BUSY_S, isolation_level=None)
         connection.execute("PRAGMA query_only = ON")
         return cls(connection, clock)
 
@@ -123,7 +127,6 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise CannotOpen(f"The quota store {path} is damaged: restore it, or move it away to start from empty counts.")
     connection.execute("PRAGMA synchronous = FULL")  # a commit that we answered with yes survives a power cut
     connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

@@ -84,9 +84,10 @@ class _Batch:
 class SqliteLedger:
     """quota.Ledger on one file. Belongs to the event loop that opened it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadline_s: float) -> None:
         """Only `open` makes one."""
         self._loop = loop
+        self._deadline_s = deadline_s
         self._writer = ThreadPoolExecutor(1, "ledger")
         self._reader = ThreadPoolExecutor(1, "ledger-reader")
         self._database: Database
@@ -98,16 +99,21 @@ class SqliteLedger:
         self._is_closed = False
 
     @classmethod
-    async def open(cls, path: Path, clock: Callable[[], float]) -> "SqliteLedger":
+    async def open(cls, path: Path, clock: Callable[[], float], deadline_s: float = _DEADLINE_S) -> "SqliteLedger":
         """Create or open the file.
+
+        Args:
+            path: of the file; its directory must be there.
+            clock: Unix time. It may step back, the ledger's time does not.
+            deadline_s: after which a question is Unavailable, because of a slow disk or another process that keeps the write lock.
 
         Raises:
             CannotOpen: with what to do about it, for the operator.
         """
         loop = asyncio.get_running_loop()
-        ledger = cls(loop)
+        ledger = cls(loop, deadline_s)
         try:
-            ledger._database = await loop.run_in_executor(ledger._writer, Database.open, path, clock)
+            ledger._database = await loop.run_in_executor(ledger._writer, Database.open, path, clock, deadline_s)
             ledger._book = Book(ledger._database)
             ledger._reading = await loop.run_in_executor(ledger._reader, Database.open_reader, path, clock)
             now = await loop.run_in_executor(ledger._reader, ledger._reading.now)
@@ -167,7 +173,7 @@ class SqliteLedger:
             raise _away()
         if not batch.questions:
             self._loop.call_soon(self._write)
-            batch.lapse = self._loop.call_later(_DEADLINE_S, self._give_up, batch)
+            batch.lapse = self._loop.call_later(self._deadline_s, self._give_up, batch)
         asked: _Asked[_T] = _Asked(call, self._loop.create_future())
         batch.questions.append(asked)
         return await asked.future
@@ -206,7 +212,7 @@ class SqliteLedger:
             question.fail(_away())
         if batch is self._arrived:
             self._arrived = _Batch()
-        self._report(TimeoutError(f"no answer within {_DEADLINE_S} s"))
+        self._report(TimeoutError(f"no answer within {self._deadline_s} s"))
 
     def _report(self, problem: BaseException | None) -> None:
         """Once when the file begins to fail, once when it is back: a line for each request would be a second outage."""

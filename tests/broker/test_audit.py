@@ -314,3 +314,15 @@ def test_no_text_of_a_caller_can_forge_a_line(tmp_path_factory: pytest.TempPathF
     asyncio.run(run())
     assert verify(str(path)).faults == ()
     assert records(path)[1]["model"] == model
+
+
+async def test_the_log_learns_where_the_chain_ends_once_a_minute_and_at_the_end(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "broker.audit")
+    audit = Audit.open(str(path), "0.1.0")
+    for _ in range(3):
+        audit.write(a_line())
+        await asyncio.sleep(0)
+    noted = [(record.seq, record.hash) for record in caplog.records if record.message == "audit_head"]
+    assert [seq for seq, _ in noted] == [2]
+    audit.close()
+    assert caplog.records[-1].hash == audit.head().hash == verify(str(path)).heads[0].hash

@@ -140,6 +140,13 @@ async def test_keys_in_the_query_stay_in_the_pod(ca, agent, query, kept):
         assert broker.requests[0].query == kept
 
 
+async def test_passthrough_leaves_a_key_in_the_query_but_not_the_placeholder(ca, agent):
+    async with broker_door(ca) as broker, gateway(broker.port, updates=[update(agent, ca)], passthrough=True) as made:
+        for query in (b"key=own&a=b", b"key=%b&a=b" % PLACEHOLDER_KEY.encode()):
+            await send(made.port, request(made).replace(b"completions HTTP", b"completions?%b HTTP" % query))
+        assert [seen.query for seen in broker.requests] == ["key=own&a=b", "a=b"]
+
+
 async def test_hop_by_hop_headers_and_cookies_of_an_answer_end_here(ca, agent):
     async def handler(request, reply):
         reply.whole(200, [(b"set-cookie", b"a=b"), (b"x-ratelimit-limit-tokens", b"5"), (b"keep-alive", b"timeout=5")], b"{}")

@@ -87,7 +87,7 @@ spec:
     failover: {retryOn: [429, ConnectFailure], maxRetries: 0, backoff: {base: 1s, max: 3s}}
     defaultOutputTokens: 10
     maxOutputTokens: 20
-    price: {inputPerMillionTokens: "2.50", outputPerMillionTokens: "10", cachedInputPerMillionTokens: "1.25", cacheWritePerMillionTokens: "3"}
+    price: {inputPerMillionTokens: "2.50", outputPerMillionTokens: "10", cachedInputPerMillionTokens: "1.25"}
   defaultFailover: {retryOn: [502]}
 status: {observedGeneration: 3}
 """)
@@ -191,6 +191,10 @@ def test_a_wrong_access_policy_says_what_to_do(spec: str, path: str, told: str):
     [
         ("{}", "spec.schema", "is required"),
         ("{schema: Openai}", "spec.schema", "did you mean OpenAI?"),
+        ("{schema: OpenAI, credentials: {type: Key, secretRef: {name: a}}}", "spec.credentials.type", "must be one of"),
+        ("{schema: OpenAI, headers: a}", "spec.headers", "must be a list, not text"),
+        ("{schema: OpenAI, endpoint: " + "x" * 2049 + "}", "spec.endpoint", "at most 2048"),
+        ("{schema: OpenAI, headers: [" + "a," * 16 + "a]}", "spec.headers", "has 17 entries"),
         ("{schema: OpenAI, endpoint: ''}", "spec.endpoint", "must not be empty"),
         ("{schema: OpenAI, azure: {apiVersion: a}}", "spec.azure", "belongs to schema AzureOpenAI"),
         ("{schema: OpenAI, vertex: {project: a, location: b}}", "spec.vertex", "belongs to schema VertexAI"),
@@ -334,7 +338,15 @@ def test_the_same_object_twice_rejects_both():
 
 
 def test_secret_values_come_from_text_base64_and_the_environment():
-    text = 'apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: Opaque\ndata: {a: c2stMQo=, b: ImJhZA}\nstringData: {c: "${env:KEY}", d: "x-${env:NO}", e: 7, f: ""}\n'
+    text = """
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+type: Opaque
+data: {a: c2stMQo=, b: ImJhZA, g: 7, h: &x c2stMQo=}
+stringData: {c: "${env:KEY}", d: "x-${env:NO}", e: 7, f: "", i: &y z, "no key": x}
+unknown: 1
+"""
     document = only(text, {"KEY": "sk-2"})
     assert isinstance(document, SecretObject)
     assert document.keys == {"a", "c"}
@@ -342,7 +354,10 @@ def test_secret_values_come_from_text_base64_and_the_environment():
         SecretRef("default", "s", "a"): "sk-1",
         SecretRef("default", "s", "c"): "sk-2",
     }
-    assert {fault.path for fault in document.about.faults} == {"data.b", "stringData.d", "stringData.e", "stringData.f"}
+    assert {fault.path for fault in document.about.faults} == {
+        *("data.b", "data.g", "data.h", "unknown"),
+        *("stringData.d", "stringData.e", "stringData.f", "stringData.i", "stringData.no key"),
+    }
     assert "NO is not set" in next(fault.message for fault in document.about.faults if fault.path == "stringData.d")
 
 
@@ -381,6 +396,34 @@ def test_versions_follow_what_is_said_and_not_how_it_is_laid_out():
         "metadata": {"name": "a", "namespace": "b", "uid": "u", "generation": 3},
     }
     assert read_document(raw).about.version == "u/3"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "path"),
+    [
+        ("7", "metadata"),
+        ("{}", "metadata.name"),
+        ("{name: 7}", "metadata.name"),
+        ("{name: a, namespace: B}", "metadata.namespace"),
+        ("{name: a, namespcae: b}", "metadata.namespcae"),
+        ("{name: a, annotations: [b]}", "metadata.annotations"),
+        ("{name: a, annotations: {aiaccess.dev/hosts: 443}}", "metadata.annotations.aiaccess.dev/hosts"),
+    ],
+)
+def test_wrong_metadata_empties_a_secret(metadata: str, path: str):
+    document = only(f"apiVersion: v1\nkind: Secret\nmetadata: {metadata}\nstringData: {{a: b}}\n")
+    assert isinstance(document, SecretObject)
+    assert path in {fault.path for fault in document.about.faults}
+    assert (document.keys, document.credentials) == (frozenset(), {})
+
+
+def test_a_secret_whose_data_is_no_mapping_has_no_keys():
+    document = only("apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: [b]\ndata: c\n")
+    assert {fault.path for fault in document.about.faults} == {"data", "stringData"}
+
+
+def test_an_overlong_value_is_no_key():
+    assert only(secret(data=f"{{a: {'k' * 16385}}}")).keys == frozenset()
 
 
 @pytest.mark.parametrize(("text", "expected"), [("500ms", 0.5), ("5s", 5), ("10m", 600), ("1h30m", 5400), ("1s500ms", 1.5)])

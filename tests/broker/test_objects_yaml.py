@@ -1,5 +1,7 @@
 """The plain part of YAML, with a place for everything, and refusals for what surprises people."""
 
+import contextlib
+
 import pytest
 import yaml
 from hypothesis import given
@@ -103,20 +105,22 @@ plain = st.recursive(
 )
 
 
+class Quoting(yaml.SafeDumper):
+    """Writes text in quotes: PyYAML's own idea of what needs them is that of YAML 1.1."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 @given(plain)
 def test_what_is_dumped_is_read_back(written: object):
-    class Unaliased(yaml.SafeDumper):
-        def ignore_aliases(self, data: object) -> bool:
-            return True
-
-    dumped = yaml.dump({"a": written}, Dumper=Unaliased)
-    if "? " not in dumped:  # the writer's form for long names
-        assert value(dumped) == {"a": written}
+    assert value(yaml.dump({"a": written}, Dumper=Quoting, width=10_000)) == {"a": written}
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="ab:-[]{}&*!#|>'\"\n ,?%@`").map(str.encode))
 def test_any_bytes_are_read_or_refused(data: bytes):
-    try:
-        read_yaml(data)
-    except InvalidYaml as refused:
-        assert refused.line >= 1
+    with contextlib.suppress(InvalidYaml):
+        assert isinstance(read_yaml(data), tuple)

@@ -215,6 +215,11 @@ def test_any_enforcing_deny_wins():
     assert allows(snapshot, "other")
 
 
+def test_a_routing_object_whose_namespace_cannot_be_read_offers_nothing():
+    snapshot = world(routing(namespace="Not_One"), access(spec="{mtls: {trustDomain: example.org}}"))
+    assert snapshot.offers == {}
+
+
 def test_a_deny_in_another_namespace_is_none_of_ours():
     assert allows(world(routing(), access(), access(name="deny", namespace="team2", spec=f"{{{ME}, action: Deny}}")))
 
@@ -275,7 +280,8 @@ def test_a_shadow_deny_is_recorded_and_refuses_nothing():
 
 def test_a_shadow_allow_grants_and_its_quotas_only_record():
     shadow = access(
-        spec=f"{{{ME}, models: ['*'], mode: Shadow, features: [Files], maxStreamDuration: 5m, quotas: [{{name: q, requests: 1, per: Day}}]}}"
+        spec=f"{{{ME}, models: ['*'], mode: Shadow, features: [Files], maxStreamDuration: 5m, "
+        "quotas: [{name: q, requests: 1, per: Day}]}"
     )
     grant = world(routing(), shadow).decide(who(), "gpt")
     assert [budget.shadow for budget in grant.budgets] == [True]
@@ -313,7 +319,8 @@ def test_visible_models_are_granted_ready_and_under_their_shortest_name():
         routing(namespace="shared", models=("gpt", "common")),
         routing(namespace="far", models=("x",)),
         "apiVersion: aiaccess.dev/v1alpha1\nkind: AIRoutingPolicy\nmetadata: {name: more, namespace: team1}\n"
-        "spec: {providers: [{name: a, schema: Anthropic}, {name: p, schema: OpenAI}, {name: k, schema: OpenAI, credentials: {type: APIKey, secretRef: {name: no}}}],"
+        "spec: {providers: [{name: a, schema: Anthropic}, {name: p, schema: OpenAI},"
+        " {name: k, schema: OpenAI, credentials: {type: APIKey, secretRef: {name: no}}}],"
         " models: [{name: both, backends: [{provider: a}, {provider: p}, {provider: k}]}, {name: away, backends: [{provider: k}]}]}",
         *(access(namespace=namespace) for namespace in ("team1", "shared", "far")),
         access(name="deny", spec=f"{{{ME}, models: [denied], action: Deny}}"),
@@ -328,6 +335,7 @@ def test_visible_models_are_granted_ready_and_under_their_shortest_name():
     }
     for name in visible:
         assert allows(snapshot, name)
+    assert snapshot.visible_models(who()) is snapshot.visible_models(who())
     assert snapshot.visible_models(who("spiffe://example.org/ns/team1/sa/nobody")) == ()
 
 
@@ -378,5 +386,8 @@ def test_a_decision_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch)
     assert snapshot.decide(who(), "a") is snapshot.decide(who(), "a")
     for model in "abcabc":
         assert snapshot.decide(who(), model).model == model
+    for agent in "abcabc":
+        assert snapshot.visible_models(who(f"spiffe://example.org/{agent}")) == ()
     assert len(snapshot._grants) <= 2
+    assert len(snapshot._visible) <= 2
     assert REMEMBERED > 2

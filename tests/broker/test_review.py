@@ -29,7 +29,7 @@ def explain(folder: Path, spiffe_id: str = AGENT, model: str = "gpt", output: re
 def test_good_objects_are_fine(tmp_path: Path):
     code, text = check(files(tmp_path, {"a.yaml": routing() + access() + secret()}))
     assert code == OK
-    assert text.endswith("3 objects, 0 errors, 0 warnings\n")
+    assert text.endswith("objects: 3, errors: 0, warnings: 0\n")
 
 
 def test_every_error_is_one_line_with_its_place(tmp_path: Path):
@@ -39,16 +39,13 @@ def test_every_error_is_one_line_with_its_place(tmp_path: Path):
     )
     code, text = check(tmp_path)
     assert code == WRONG
-    lines = text.splitlines()
-    assert lines[:4] == [
-        f"{tmp_path}/b.yaml:1:1: error: document: kind: is none of AIRoutingPolicy, AIAccessPolicy, AIProvider, Secret; "
-        "a List is given as one document for each of its items",
-        f"{tmp_path}/a.yaml:6:3: error: AIAccessPolicy team1/access: spec.modles: is not a field of aiaccess.dev/v1alpha1; did you mean models?",
-        f"{tmp_path}/a.yaml:8:15: error: AIAccessPolicy team1/access: spec.quotas[0].tokens: must be at least 1",
-        f"{tmp_path}/a.yaml:5:1: error: AIAccessPolicy team1/access: spec: names nobody: give subjects, or mtls.trustDomain "
-        "for every identity of a trust domain",
-    ]
-    assert lines[-1] == "1 objects, 4 errors, 0 warnings"
+    lines = text.replace(f"{tmp_path}/", "").splitlines()
+    policy = "error: AIAccessPolicy team1/access: spec"
+    assert lines[0].startswith("b.yaml:1:1: error: document: kind: is none of AIRoutingPolicy, AIAccessPolicy, AIProvider, Secret;")
+    assert lines[1] == f"a.yaml:6:3: {policy}.modles: is not a field of aiaccess.dev/v1alpha1; did you mean models?"
+    assert lines[2] == f"a.yaml:8:15: {policy}.quotas[0].tokens: must be at least 1"
+    assert lines[3].startswith(f"a.yaml:5:1: {policy}: names nobody: give subjects, or mtls.trustDomain")
+    assert lines[-1] == "objects: 1, errors: 4, warnings: 0"
 
 
 def test_a_file_that_is_no_yaml_is_an_error(tmp_path: Path):
@@ -104,7 +101,8 @@ def test_a_yes_is_explained(tmp_path: Path):
         {
             "r.yaml": routing().replace("provider: p, model: real}", "provider: p, model: real, priority: 2}, {provider: q}"),
             "a.yaml": access(
-                spec=f"{{subjects: [{{spiffeID: '{AGENT}'}}], models: ['*'], quotas: [{{name: day, tokens: 9, per: Day}}, {{name: w, concurrent: 2}}]}}"
+                spec=f"{{subjects: [{{spiffeID: '{AGENT}'}}], models: ['*'],"
+                " quotas: [{name: day, tokens: 9, per: Day}, {name: w, concurrent: 2}]}"
             ),
             "s.yaml": access("shadow", spec="{mtls: {trustDomain: example.org}, action: Deny, mode: Shadow}"),
         },
@@ -119,7 +117,8 @@ def test_a_yes_is_explained(tmp_path: Path):
         "  team1/access (Allow): allows",
         "  team1/shadow (Deny, Shadow): would refuse (Shadow)",
         "backends, in the order they are tried:",
-        "  1. q, model gpt, priority 0, weight 1: ProviderNotFound: there is no provider q in this object and no AIProvider of that name in the namespace",
+        "  1. q, model gpt, priority 0, weight 1: ProviderNotFound: "
+        + "there is no provider q in this object and no AIProvider of that name in the namespace",
         "  2. p, model real, priority 2, weight 1: ready",
         "quotas that apply:",
         "  9 total tokens per day, each identity its own, by AIAccessPolicy team1/access/day",

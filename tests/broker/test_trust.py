@@ -173,7 +173,7 @@ def test_a_client_with_this_fault_ends_in_the_handshake(broker, ca, other, fault
 @pytest.mark.parametrize("fault", REFUSED)
 def test_a_chain_with_this_fault_is_refused_by_our_own_verdict_too(ca, other, fault):
     """OpenSSL may have said no first above: here it has no say."""
-    state = trusting(ca.issue(BROKER), ca, federated={"b.test": [other]})._state
+    state = trusting(ca.issue(BROKER), ca, federated={"b.test": [other]}).in_force
     assert state is not None
     with pytest.raises(Unidentified):
         state.verify(REFUSED[fault](ca, other).chain_der, time.time())
@@ -219,7 +219,7 @@ def test_an_authority_that_has_expired_vouches_for_nobody(ca):
     broker = trusting(ca.issue(BROKER), ca, past)
     with pytest.raises(ssl.SSLError):
         handshake(presenting(past.issue(AGENT)), broker.server_context())
-    state = broker._state
+    state = broker.in_force
     assert state is not None
     with pytest.raises(Unidentified):
         state.verify(past.issue(AGENT).chain_der, time.time())
@@ -368,6 +368,23 @@ def test_a_bundle_comes_into_force_even_when_our_own_svid_no_longer_stands_on_it
     broker.apply(update(own, new))
     with pytest.raises(Unidentified):
         broker.judge(theirs, time.time())
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_a_handshake_that_began_before_a_change_is_judged_by_what_came_after(ca, agent, withdrawn):
+    broker, client, new = trusting(ca.issue(BROKER), ca), trusting(agent, ca), SpiffeCa("a.test")
+
+    class Changing:
+        """The broker's authority is taken back when our side has already begun."""
+
+        def wrap_bio(self, *bios):
+            tls = context.wrap_bio(*bios)
+            client.apply(None if withdrawn else update(new.issue(AGENT), new))
+            return tls
+
+    context = client.client_context(anybody)
+    with pytest.raises(ssl.SSLCertVerificationError, match="withdrawn during" if withdrawn else "not vouched for"):
+        handshake(Changing(), broker.server_context())
 
 
 def test_after_one_look_at_a_new_state_the_verdict_is_cheap_again(broker, ca, other, agent, monkeypatch):
@@ -565,7 +582,7 @@ def test_no_repr_and_no_log_line_shows_a_key(broker, ca, agent, caplog):
     new = update(svid, ca)
     with caplog.at_level(logging.DEBUG):
         broker.apply(new)
-    shown = repr((broker, new, new.svids[0], broker._state)) + "".join(str(record.__dict__) for record in caplog.records)
+    shown = repr((broker, new, new.svids[0], broker.in_force)) + "".join(str(record.__dict__) for record in caplog.records)
     assert repr(svid.key_der[40:60])[2:-1] not in shown
     assert svid.key_der.hex() not in shown
 
@@ -581,7 +598,7 @@ def test_states_that_are_out_of_force_are_let_go(broker, ca):
 @pytest.mark.filterwarnings("ignore:Parsed a", "ignore:The parsed certificate")
 def test_no_damage_to_a_chain_gets_anything_but_a_verdict(broker, ca, agent):
     dice = random.Random(7)  # noqa: S311  repeatable
-    state = broker._state
+    state = broker.in_force
     assert state is not None
     svid = ca.intermediate().issue(AGENT)
     verdicts = {"yes": 0, "no": 0}

@@ -65,12 +65,6 @@ SPEAKERS = pytest.mark.parametrize(
 STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 
 
-def code_of(error: openai.APIStatusError | anthropic.APIStatusError) -> str:
-    """Where each dialect shows the code."""
-    text = error.response.text
-    return text
-
-
 def headers_of(error):
     return error.response.headers
 
@@ -157,14 +151,14 @@ async def test_a_feature_that_was_not_granted_is_refused_by_name(tmp_path, strea
 @SPEAKERS
 @STREAMED
 async def test_what_can_never_fit_the_quota_is_told_apart_from_what_must_wait(tmp_path, sdk, ask, model, stream):
-    objects = access(quotas="[{name: hourly, tokens: 700, per: Month}]")
+    objects = access(quotas="[{name: hourly, tokens: 480, per: Month}]")
     async with FakeProvider(script=honest) as provider, stack(tmp_path, routing(provider.port) + objects) as it:
         with pytest.raises(sdk.BadRequestError) as never:
             await ask(it, model, stream=stream, text="x" * 2000)
         assert "exceeds_quota" in never.value.response.text
         assert provider.seen == []
         with pytest.raises(sdk.RateLimitError) as later:
-            for _ in range(120):
+            for _ in range(60):
                 await ask(it, model, stream=stream, text="y" * 200)
         assert "quota_exhausted" in later.value.response.text
         assert headers_of(later.value)["x-should-retry"] == "false"
@@ -260,7 +254,11 @@ async def test_what_is_the_callers_to_mend_goes_on_as_the_provider_said_it(tmp_p
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
 async def test_a_credential_that_a_provider_echoes_stays_with_us(tmp_path, sdk, ask, model, stream, status):
     leak = json.dumps({"error": {"message": f"you sent {CANARY}"}, "headers": {"authorization": CANARY}}).encode()
-    answer = sse_answer(b"data: " + leak + b"\n\n") if stream and status == 200 else json_answer(leak, status, [(b"x-request-id", CANARY.encode())])
+    answer = (
+        sse_answer(b"data: " + leak + b"\n\n")
+        if stream and status == 200
+        else json_answer(leak, status, [(b"x-request-id", CANARY.encode())])
+    )
     async with FakeProvider(answer) as provider, stack(tmp_path, routing(provider.port) + access()) as it:
         with pytest.raises(sdk.APIError) as caught:
             await ask(it, model, stream=stream)
@@ -371,7 +369,10 @@ async def test_forged_identity_and_a_callers_own_credentials_stay_behind(tmp_pat
 @SPEAKERS
 async def test_a_caller_that_leaves_ends_the_providers_work_and_pays_the_hold(tmp_path, sdk, ask, model):
     gate = asyncio.Event()
-    async with FakeProvider(script=lambda seen: (gate, *honest(seen))) as provider, stack(tmp_path, routing(provider.port) + access()) as it:
+    async with (
+        FakeProvider(script=lambda seen: (gate, *honest(seen))) as provider,
+        stack(tmp_path, routing(provider.port) + access()) as it,
+    ):
         asking = asyncio.create_task(ask(it, model))
         await provider.requests(1)
         asking.cancel()
@@ -390,7 +391,11 @@ async def test_a_policy_that_is_withdrawn_ends_the_stream_that_it_allowed(tmp_pa
         head, first, *rest = honest(seen)
         return (head, first, gate, *rest)
 
-    async with FakeProvider(script=script) as provider, stack(tmp_path, routing(provider.port) + access()) as it, asyncio.TaskGroup() as group:
+    async with (
+        FakeProvider(script=script) as provider,
+        stack(tmp_path, routing(provider.port) + access()) as it,
+        asyncio.TaskGroup() as group,
+    ):
         asking = group.create_task(expect(sdk.APIError, ask(it, model, stream=True)))
         await provider.requests(1)
         it.write(routing(provider.port))

@@ -8,13 +8,14 @@ from broker.ledger.memory import MemoryLedger
 from broker.ledger.sqlite import SqliteLedger
 from broker.quota import Ledger
 
+PATIENCE_S: Final = 30.0  # a test machine's disk may be slower than a broker may be
 STORES: Final = ("memory", "sqlite")
 
 
 async def open_ledger(store: str, folder: Path, clock: Callable[[], float]) -> Ledger:
     if store == "memory":
         return MemoryLedger(clock)
-    return await SqliteLedger.open(folder / "quota.db", clock)
+    return await SqliteLedger.open(folder / "quota.db", clock, PATIENCE_S)
 
 
 async def used(ledger: Ledger) -> dict[str, int]:

@@ -42,7 +42,9 @@ spec:
 """
 
 
-def access(*, name: str = "agents", subject: str = "spiffe://example.org/ns/team1/sa/agent", models: str = "", quotas: str = "[]", extra: str = "") -> str:
+def access(
+    *, name: str = "agents", subject: str = "spiffe://example.org/ns/team1/sa/agent", models: str = "", quotas: str = "[]", extra: str = ""
+) -> str:
     return f"""---
 apiVersion: aiaccess.dev/v1alpha1
 kind: AIAccessPolicy

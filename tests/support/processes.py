@@ -1,7 +1,7 @@
 """The product as it is deployed: `broker serve` and `broker gateway` as processes of their own, with an issuer in the test's loop.
 
-    async with deployment(tmp_path, RESOURCES, {AGENT: "..."}) as it:
-        it.gateway(AGENT).url
+async with deployment(tmp_path, RESOURCES, {AGENT: "..."}) as it:
+    it.gateway(AGENT).url
 """
 
 import asyncio
@@ -130,7 +130,9 @@ class Deployment:
 
 
 @asynccontextmanager
-async def deployment(tmp_path: Path, resources: str, environ: Mapping[str, str], *, svid_ttl_s: float = 3600.0) -> AsyncIterator[Deployment]:
+async def deployment(
+    tmp_path: Path, resources: str, environ: Mapping[str, str], *, svid_ttl_s: float = 3600.0
+) -> AsyncIterator[Deployment]:
     """An issuer, and a folder with the objects; processes are started by the test, and stopped here."""
     folder = tmp_path / "resources"
     folder.mkdir()

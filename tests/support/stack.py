@@ -1,7 +1,7 @@
 """The whole product in one event loop: issuer, broker and one local gateway a workload, with real mutual TLS between them.
 
-    async with stack(tmp_path, RESOURCES, [AGENT]) as it:
-        await it.openai(AGENT).chat.completions.create(...)
+async with stack(tmp_path, RESOURCES, [AGENT]) as it:
+    await it.openai(AGENT).chat.completions.create(...)
 """
 
 import asyncio
@@ -34,21 +34,28 @@ class Stack:
     ports: Mapping[str, int]
     broker_port: int
     admin_port: int
-    clients: list[AsyncOpenAI | AsyncAnthropic | httpx.AsyncClient] = field(default_factory=list)
+    speakers: dict[tuple[str, str], AsyncOpenAI | AsyncAnthropic] = field(default_factory=dict)
+    clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     def environment(self, spiffe_id: str) -> dict[str, str]:
         return dev.environment_of(self.state, spiffe_id)
 
     def openai(self, spiffe_id: str) -> AsyncOpenAI:
+        known = self.speakers.get(("openai", spiffe_id))
+        if isinstance(known, AsyncOpenAI):
+            return known
         env = self.environment(spiffe_id)
         client = AsyncOpenAI(base_url=env["OPENAI_BASE_URL"], api_key=env["OPENAI_API_KEY"], max_retries=0, timeout=20)
-        self.clients.append(client)
+        self.speakers["openai", spiffe_id] = client
         return client
 
     def anthropic(self, spiffe_id: str) -> AsyncAnthropic:
+        known = self.speakers.get(("anthropic", spiffe_id))
+        if isinstance(known, AsyncAnthropic):
+            return known
         env = self.environment(spiffe_id)
         client = AsyncAnthropic(base_url=env["ANTHROPIC_BASE_URL"], api_key=env["ANTHROPIC_API_KEY"], max_retries=0, timeout=20)
-        self.clients.append(client)
+        self.speakers["anthropic", spiffe_id] = client
         return client
 
     def http(self, spiffe_id: str) -> httpx.AsyncClient:
@@ -135,8 +142,10 @@ async def stack(
         try:
             yield it
         finally:
+            for speaker in it.speakers.values():
+                await speaker.close()
             for client in it.clients:
-                await (client.aclose() if isinstance(client, httpx.AsyncClient) else client.close())
+                await client.aclose()
     finally:
         stop.set()
         await running

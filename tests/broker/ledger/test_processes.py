@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from support.asks import tokens
+from support.ledgers import PATIENCE_S
 
 from broker.ledger.sqlite import SqliteLedger
 
@@ -39,7 +40,7 @@ async def caller(ledger, settler, name):
         await asyncio.sleep(0.002)
 
 async def main():
-    ledger = await SqliteLedger.open(Path(sys.argv[1]), lambda: 1_700_000_000.0)
+    ledger = await SqliteLedger.open(Path(sys.argv[1]), lambda: 1_700_000_000.0, 5.0)
     settler = Settler(ledger)
     await asyncio.gather(*(caller(ledger, settler, f"{sys.argv[3]}-{number}") for number in range(4)))
     assert await settler.drain(30) == 0
@@ -72,7 +73,7 @@ async def test_four_processes_and_a_kill_never_pass_the_limit_and_forget_nothing
     told = work_until_the_quota_is_gone(path)
 
     now = 1_700_000_000.0
-    ledger = await SqliteLedger.open(path, lambda: now)
+    ledger = await SqliteLedger.open(path, lambda: now, PATIENCE_S)
     (reading,) = await ledger.readings()
     held = await ledger.open_holds()
     assert reading.used == held * 200 == BUDGET.limit
@@ -88,7 +89,7 @@ async def test_four_processes_and_a_kill_never_pass_the_limit_and_forget_nothing
 
 async def test_processes_that_create_the_file_at_once_agree_on_it(tmp_path):
     path = tmp_path / "quota.db"
-    ledgers = await asyncio.gather(*(SqliteLedger.open(path, time.time) for _ in range(8)))
+    ledgers = await asyncio.gather(*(SqliteLedger.open(path, time.time, PATIENCE_S) for _ in range(8)))
     for ledger in ledgers:
         assert await ledger.open_holds() == 0
         await ledger.close()

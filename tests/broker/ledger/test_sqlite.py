@@ -7,7 +7,7 @@ import stat
 import pytest
 from support.asks import ask, requests, tokens, width
 from support.clock import Clock
-from support.ledgers import used
+from support.ledgers import PATIENCE_S, used
 
 from broker.chat import Usage
 from broker.errors import QuotaExhausted, Unavailable
@@ -28,20 +28,20 @@ def clock():
 
 @pytest.fixture
 async def ledger(path, clock):
-    opened = await SqliteLedger.open(path, clock)
+    opened = await SqliteLedger.open(path, clock, PATIENCE_S)
     yield opened
     await opened.close()
 
 
 async def test_a_restart_forgets_neither_counts_nor_holds_nor_leases_nor_tallies(path, clock):
-    first = await SqliteLedger.open(path, clock)
+    first = await SqliteLedger.open(path, clock, PATIENCE_S)
     await first.hold(ask(tokens(1_000), width(3), hold_id="open", expires_s=100))
     await first.hold(ask(tokens(1_000), hold_id="settled"))
     await first.settle("settled", Usage(10, 10))
     before = await first.readings(), await first.tallies()
     await first.close()
 
-    second = await SqliteLedger.open(path, clock)
+    second = await SqliteLedger.open(path, clock, PATIENCE_S)
     assert (await second.readings(), await second.tallies()) == before
     assert await second.settle("open", Usage(50, 0)) == 0
     assert await used(second) == {"hourly": 70}
@@ -49,11 +49,11 @@ async def test_a_restart_forgets_neither_counts_nor_holds_nor_leases_nor_tallies
 
 
 async def test_what_a_dead_process_held_expires_as_spent_after_a_restart(path, clock):
-    first = await SqliteLedger.open(path, clock)
+    first = await SqliteLedger.open(path, clock, PATIENCE_S)
     await first.hold(ask(tokens(1_000), hold_id="lost", expires_s=100))
     await first.close()
     clock.move(100)
-    second = await SqliteLedger.open(path, clock)
+    second = await SqliteLedger.open(path, clock, PATIENCE_S)
     assert await second.expire() == (Expired("lost", ask().identity, 200),)
     assert await used(second) == {"hourly": 200}
     await second.close()
@@ -61,11 +61,11 @@ async def test_what_a_dead_process_held_expires_as_spent_after_a_restart(path, c
 
 async def test_time_does_not_go_back_across_a_restart_and_a_file_from_the_future_is_reported(path, clock, caplog):
     clock.move(3600)
-    first = await SqliteLedger.open(path, clock)
+    first = await SqliteLedger.open(path, clock, PATIENCE_S)
     await first.hold(ask(tokens(200)))
     await first.close()
     clock.move(-3600)
-    second = await SqliteLedger.open(path, clock)
+    second = await SqliteLedger.open(path, clock, PATIENCE_S)
     with pytest.raises(QuotaExhausted):
         await second.hold(ask(tokens(200)))
     assert [record.message for record in caplog.records] == ["quota_store_ahead_of_clock"]
@@ -96,13 +96,13 @@ async def test_what_arrives_in_one_turn_is_one_transaction(ledger, path):
 
 async def test_an_unusable_place_is_refused_with_what_to_do(tmp_path, clock):
     with pytest.raises(CannotOpen, match="Check the directory"):
-        await SqliteLedger.open(tmp_path / "missing" / "quota.db", clock)
+        await SqliteLedger.open(tmp_path / "missing" / "quota.db", clock, PATIENCE_S)
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(path, clock):
     path.write_bytes(b"my diary\n" * 1000)
     with pytest.raises(CannotOpen, match="not a database"):
-        await SqliteLedger.open(path, clock)
+        await SqliteLedger.open(path, clock, PATIENCE_S)
     assert path.read_bytes() == b"my diary\n" * 1000
 
 
@@ -112,28 +112,28 @@ async def test_another_programs_database_is_refused_and_left_as_it_was(path, clo
     other.close()
     before = path.read_bytes()
     with pytest.raises(CannotOpen, match="another program"):
-        await SqliteLedger.open(path, clock)
+        await SqliteLedger.open(path, clock, PATIENCE_S)
     assert path.read_bytes() == before
 
 
 async def test_a_file_of_a_later_version_is_refused(path, clock):
-    await (await SqliteLedger.open(path, clock)).close()
+    await (await SqliteLedger.open(path, clock, PATIENCE_S)).close()
     with sqlite3.connect(path) as newer:
         newer.execute("PRAGMA user_version = 99")
     newer.close()
     with pytest.raises(CannotOpen, match="version 99"):
-        await SqliteLedger.open(path, clock)
+        await SqliteLedger.open(path, clock, PATIENCE_S)
 
 
 async def test_a_damaged_file_is_refused_with_what_to_do(path, clock):
-    first = await SqliteLedger.open(path, clock)
+    first = await SqliteLedger.open(path, clock, PATIENCE_S)
     await asyncio.gather(*(first.hold(ask(tokens(1_000, name=f"quota-{number}"))) for number in range(200)))
     await first.close()
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))
     with pytest.raises(CannotOpen, match="damaged"):
-        await SqliteLedger.open(path, clock)
+        await SqliteLedger.open(path, clock, PATIENCE_S)
 
 
 async def test_damage_while_it_runs_is_unavailable_and_said_once(ledger, path, caplog):
@@ -162,7 +162,8 @@ async def test_a_full_disk_is_unavailable_and_later_is_not(ledger, caplog):
     assert [record.message for record in caplog.records] == ["quota_store_failed", "quota_store_back"]
 
 
-async def test_a_lock_that_another_process_keeps_is_unavailable_in_time_and_changes_nothing(ledger, path):
+async def test_a_lock_that_another_process_keeps_is_unavailable_in_time_and_changes_nothing(path, clock):
+    ledger = await SqliteLedger.open(path, clock, deadline_s=0.05)
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(Unavailable):
@@ -170,8 +171,12 @@ async def test_a_lock_that_another_process_keeps_is_unavailable_in_time_and_chan
     assert await ledger.readings() == ()  # and reading does not wait for the lock
     blocker.execute("ROLLBACK")
     blocker.close()
-    await ledger.hold(ask(tokens(1_000)))
-    assert await used(ledger) == {"hourly": 200}
+    await ledger.close()
+
+    patient = await SqliteLedger.open(path, clock, PATIENCE_S)
+    await patient.hold(ask(tokens(1_000)))
+    assert await used(patient) == {"hourly": 200}
+    await patient.close()
 
 
 async def test_a_hold_whose_answer_came_too_late_can_be_voided(ledger, path):
@@ -206,7 +211,7 @@ async def test_closing_answers_what_was_asked_and_nothing_later(ledger):
 
 
 async def test_two_ledgers_on_one_file_share_everything(ledger, path, clock):
-    other = await SqliteLedger.open(path, clock)
+    other = await SqliteLedger.open(path, clock, PATIENCE_S)
     await ledger.hold(ask(tokens(350), width(2), hold_id="here"))
     assert (await other.hold(ask(tokens(350), width(2)))).granted_output == 50
     await other.settle("here", Usage(0, 0))
