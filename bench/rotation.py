@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -41,7 +42,7 @@ class Seen:
     """
 
     answers: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
     serials: set[int] = field(default_factory=set)
     authorities: set[bytes] = field(default_factory=set)
 
@@ -62,11 +63,11 @@ async def main() -> int:
             group.create_task(watch(door, seen, until_s))
     print(
         f"\r{seen.answers[PLAIN]} plain answers, {seen.answers[SHORT]} streams, {seen.answers[LONG]} streams longer than an SVID lives, "
-        f"in {time.monotonic() - began_s:.0f} s; {len(seen.failures)} failures"
+        f"in {time.monotonic() - began_s:.0f} s; {seen.failures.total()} failures"
     )
     print(f"{len(seen.serials)} certificates of the broker were seen, signed by {len(seen.authorities)} authorities")
-    for failure in seen.failures[:10]:
-        print(f"  ! {failure}")
+    for failure, times in seen.failures.most_common(10):
+        print(f"  ! {times} x {failure}")
     rotated = len(seen.serials) > 1 and (len(seen.authorities) > 1 or seconds < 60)  # noqa: PLR2004  a short run sees one authority
     return 0 if rotated and not seen.failures and all(seen.answers[text] for text in CALLERS) else 1
 
@@ -117,11 +118,11 @@ async def call(session: aiohttp.ClientSession, port: int, seen: Seen, until_s: f
             async with session.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=question, timeout=timeout) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            seen.failures.append(f"{type(error).__name__}: {error}")
+            seen.failures[f"{type(error).__name__}: {error}"] += 1
             continue
         whole = body.endswith(b"data: [DONE]\n\n") if streaming else b'"usage"' in body
         if answer.status != 200 or not whole:  # noqa: PLR2004  HTTP's OK
-            seen.failures.append(f"{answer.status} {body[-200:]!r}")
+            seen.failures[f"{answer.status} {re.sub(rb' .exchange [0-9a-f]+.', b'', body[-200:])!r}"] += 1
         else:
             seen.answers[text] += 1
         await asyncio.sleep(0.01)
@@ -139,7 +140,7 @@ async def watch(port: int, seen: Seen, until_s: float) -> None:
         signer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         seen.authorities.add(signer or b"")
         print(
-            f"\r{until_s - time.monotonic():4.0f} s to go, {seen.answers.total()} answers, {len(seen.failures)} failures ",
+            f"\r{until_s - time.monotonic():4.0f} s to go, {seen.answers.total()} answers, {seen.failures.total()} failures ",
             end="",
             flush=True,
         )

@@ -85,6 +85,7 @@ async def run(
                     gateways.callback(watching.cancel)
                     gateways.push_async_callback(gateway.close, broker_settings.drain)
                     ports[workload.spiffe_id] = await gateway.open()
+                gateways.callback((settings.state / RUN_FILE).unlink)
                 write_run(settings.state, ports, key)
                 announce(settings.state, ports)
                 if started is not None:

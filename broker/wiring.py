@@ -121,15 +121,17 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
             ]
             if await either(first_svid, stop):
                 door = server.open_door(house, limits_of(settings))
-                port = await door.listen(settings.listen.host, settings.listen.port, trust.server_context())
-                own = trust.own_id
-                found = Started(port, admin_port, own.spiffe_id if own else "")
-                announce(settings, found)
-                if started is not None:
-                    started(found)
-                await stop.wait()
-                house.draining = True
-                await door.drain(settings.drain)
+                try:
+                    port = await door.listen(settings.listen.host, settings.listen.port, trust.server_context())
+                    own = trust.own_id
+                    found = Started(port, admin_port, own.spiffe_id if own else "")
+                    announce(settings, found)
+                    if started is not None:
+                        started(found)
+                    await stop.wait()
+                finally:
+                    house.draining = True
+                    await door.drain(settings.drain if stop.is_set() else 0)
             for task in tasks:
                 task.cancel()
 

@@ -79,14 +79,10 @@ def end_of_head(data: bytes, limit_bytes: int) -> int:
 class _Collector:
     """What llhttp calls back."""
 
-    __slots__ = ("headers", "url")
+    __slots__ = ("headers",)
 
     def __init__(self) -> None:
-        self.url = b""
         self.headers: Headers = []
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
@@ -120,8 +116,6 @@ def read(raw: bytes, *, header_count: int, body_bytes: int) -> Head:
         raise BadRequest(_NO_UPGRADE) from None
     except httptools.HttpParserError:
         raise BadRequest("The request's head is not well-formed HTTP/1.1.") from None
-    if collector.url != target:
-        raise BadRequest("The request's target is not well-formed.")
     head = Head(method, path, query, collector.headers)
     _weigh(head, body_bytes, underscores=b"_" in raw)
     return head

@@ -128,9 +128,9 @@ def _model_rows(routed: Routed) -> Iterable[Row]:
     offers = {offer.name: offer for offer in routed.offers}
     for name in routed.policy.names:
         offer = offers.get(name)
-        if offer is None:
+        if offer is None and name in routed.conflicts:
             yield Row(name, ready=False, reason="NameConflict", message=f"{routed.conflicts[name]} keeps this name", path=places[name])
-        else:
+        elif offer is not None:
             yield _model_row(offer, places[name])
 
 

@@ -139,6 +139,11 @@ def test_a_fault_says_its_line_and_column():
     assert [about.place(fault.path) for fault in about.faults] == ["x.yaml:7:5"]
 
 
+def test_a_field_that_is_missing_is_said_where_it_should_stand():
+    about = only(access(spec="\n  mtls: {}")).about
+    assert [(fault.path, about.place(fault.path)) for fault in about.faults] == [("spec.mtls.trustDomain", "x.yaml:6:3")]
+
+
 @pytest.mark.parametrize(
     ("spec", "path", "told"),
     [

@@ -6,8 +6,8 @@ from support.worlds import SETTINGS, access, documents, routing, who, world
 
 from broker.errors import Forbidden
 from broker.grant import Grant
-from broker.objects import collect
-from broker.policy import Snapshot, build
+from broker.objects import collect, read_document
+from broker.policy import Snapshot, build, explain
 
 DOMAINS = ("a.org", "b.org", "example.org")
 SEGMENTS = ("ns", "team1", "team2", "sa", "agent", "x")
@@ -102,6 +102,39 @@ def test_asking_twice_is_answered_the_same(given_ones: list[str], routed: list[s
     assert (
         outcome(snapshot, spiffe_id, model) == outcome(snapshot, spiffe_id, model) == outcome(world(*given_ones, *routed), spiffe_id, model)
     )
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["gpt", "p", "*", "Deny", "team1", "OpenAI", "spiffe://a.org/x", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["name", "namespace", "models", "providers", "backends", "provider", "schema", "subjects", "spiffeID", "action", "mtls"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)
+wild = st.fixed_dictionaries(
+    {
+        "apiVersion": st.sampled_from(["aiaccess.dev/v1alpha1", "v1"]),
+        "kind": st.sampled_from(["AIRoutingPolicy", "AIAccessPolicy", "AIProvider", "Secret", "Other"]),
+        "metadata": st.fixed_dictionaries({"name": st.sampled_from(["a", "b", None]), "namespace": st.sampled_from(["team1", "B", 7])})
+        | json_values,
+        "spec": json_values,
+    }
+)
+
+
+@given(st.lists(wild, max_size=5), identities, models)
+def test_no_object_however_wrong_stops_the_others_from_being_decided(raw: list[object], spiffe_id: str, model: str):
+    snapshot = build(collect(read_document(one) for one in raw), SETTINGS)
+    assert outcome(snapshot, spiffe_id, model) is None or any(one.about.accepted for one in snapshot.statuses)
+    assert isinstance(snapshot.visible_models(who(spiffe_id)), tuple)
+    assert explain(snapshot, who(spiffe_id), model).code in {"allowed", "forbidden", "no_backend"}
 
 
 @given(st.lists(policies(), max_size=6), routings, identities)

@@ -118,7 +118,7 @@ def test_a_yes_is_explained(tmp_path: Path):
         "  team1/shadow (Deny, Shadow): would refuse (Shadow)",
         "backends, in the order they are tried:",
         "  1. q, model gpt, priority 0, weight 1: ProviderNotFound: "
-        + "there is no provider q in this object and no AIProvider of that name in the namespace",
+         "there is no provider q in this object and no AIProvider of that name in the namespace",
         "  2. p, model real, priority 2, weight 1: ready",
         "quotas that apply:",
         "  9 total tokens per day, each identity its own, by AIAccessPolicy team1/access/day",

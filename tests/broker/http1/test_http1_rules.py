@@ -101,6 +101,12 @@ def test_header_count_is_a_limit():
         read(raw, header_count=3)
 
 
+@pytest.mark.parametrize("fold", [b" ", b"\t"])
+def test_a_folded_header_is_refused_before_the_parser_sees_it(fold):
+    with pytest.raises(BadRequest, match="folded"):
+        with_headers(b"X: a\r\n" + fold + b"b")
+
+
 @pytest.mark.parametrize("method", [b"PUT", b"HEAD", b"OPTIONS", b"PATCH", b"get", b"X-Y"])
 def test_other_methods_are_not_served(method):
     with pytest.raises(MethodNotAllowed):
