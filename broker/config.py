@@ -157,6 +157,13 @@ _BROKER: Final = (
     Switch("--listen", "HOST:PORT", "where the mutual TLS door listens", f":{BROKER_PORT}", address),
     Switch("--admin", "HOST:PORT", "where /healthz, /readyz and /metrics listen", f"127.0.0.1:{ADMIN_PORT}", address),
     Switch("--audit", "FILE|-", "where audit lines go; - is the standard output", "-"),
+    Switch(
+        "--audit-key-file",
+        "FILE",
+        "a secret of at least 32 bytes; with it nobody without it can rewrite audit lines unseen",
+        read=Path,
+        optional=True,
+    ),
     Switch("--quota-store", "URL", "sqlite:///PATH, or memory: (tests and benchmarks: forgets at a restart)"),
     Switch("--namespace", "NS", "the broker's own namespace: a Deny in it covers every namespace", "inference-broker"),
     Switch("--shared-model-namespaces", "A,B", "namespaces whose models every caller may name bare, in this order", "", csv),
@@ -225,6 +232,7 @@ class BrokerSettings:
     max_body: int = 32 << 20
     max_bodies: int = 64 << 20
     max_connections: int = 2048
+    audit_key_file: Path | None = None
     log_level: str = "info"
     log_format: str = "auto"
     environ: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)  # for ${env:…} in Secrets

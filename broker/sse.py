@@ -53,9 +53,7 @@ class Buffer:
 
 def split(events: bytes) -> list[bytes]:
     """Whole events, one by one; each with the empty line that ends it. Joined they are what was given."""
-    cuts = [end.end() for end in _EVENT_END.finditer(events)]
-    if not cuts or cuts[-1] != len(events):
-        cuts.append(len(events))
+    cuts = [*(end.end() for end in _EVENT_END.finditer(events)), len(events)]
     return [events[start:end] for start, end in zip([0, *cuts[:-1]], cuts, strict=True) if start != end]
 
 

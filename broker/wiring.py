@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 VERSION: Final = version("inference-broker")
 SWEEP_S: Final = 1.0
 EXPIRE_S: Final = 5.0
+AUDIT_KEY_BYTES: Final = 32
 
 
 class World:
@@ -160,7 +161,7 @@ def read_hosts(flag: str, entries: tuple[str, ...]) -> addresses.HostList:
 
 async def open_house(settings: BrokerSettings, world: World, trust: Trust, closing: AsyncExitStack) -> House:
     """Everything that an exchange may use; closed, in the right order, with the stack."""
-    audit = Audit.open(settings.audit, VERSION)
+    audit = Audit.open(settings.audit, VERSION, read_audit_key(settings.audit_key_file))
     closing.callback(audit.close)
     ledger = await open_ledger(settings)
     closing.push_async_callback(ledger.close)
@@ -276,6 +277,23 @@ def read_bundles(settings: BrokerSettings) -> dict[str, tuple[x509.Certificate, 
             raise ConfigError(f"--trust-bundle {given.trust_domain}={given.file}: {error}") from error
         bundles[given.trust_domain] = bundles.get(given.trust_domain, ()) + found
     return bundles
+
+
+def read_audit_key(file: Path | None) -> bytes | None:
+    """The key of the audit chain.
+
+    Raises:
+        ConfigError: it cannot be read, or is too short to be a secret.
+    """
+    if file is None:
+        return None
+    try:
+        key = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--audit-key-file {file}: {error.strerror}") from error
+    if len(key) < AUDIT_KEY_BYTES:
+        raise ConfigError(f"--audit-key-file {file}: has {len(key)} bytes; a key has at least {AUDIT_KEY_BYTES}")
+    return key
 
 
 def limits_of(settings: BrokerSettings) -> Limits:

@@ -82,6 +82,17 @@ class Answer:
                 return value
         return None
 
+    async def begun(self) -> None:
+        """Return when the head is here.
+
+        Raises:
+            Lost, TooLate, Malformed, TooBig: it will not be.
+        """
+        while not self.status and self._error is None:
+            await self._more()
+        if self._error is not None and not self.status:
+            raise self._error
+
     async def piece(self) -> bytes:
         """All bytes that have come, as soon as there are any; b"" at the end.
 
@@ -123,7 +134,9 @@ class Answer:
         """An answer that is not complete ends its connection at once."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._error = Lost(first=False, begun=True)  # for whoever still waits for a piece
             connection.abort()
+            self.wake()
 
     async def _more(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

@@ -60,15 +60,14 @@ class Pool:
             connection = await self._open(connect_s)
         else:
             self.reused += 1
-        waiter = connection.ask(first_byte_s, idle_s)
+        answer = connection.ask(first_byte_s, idle_s)
         try:
             await connection.say(head, body)
-            return await waiter
+            await answer.begun()
         except BaseException:
-            connection.abort()
-            if not waiter.cancel() and not waiter.cancelled():
-                waiter.exception()  # seen: asyncio would report one that nobody asked for
+            answer.close()  # not the connection: complete in the meantime, it may be serving somebody else
             raise
+        return answer
 
     @property
     def busy(self) -> bool:

@@ -42,7 +42,7 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_answer", "_begun", "_complete", "_head_bytes", "_idle_s", "_interim", "_keep", "_leaving", "_lost", "_parser",
-        "_parts", "_paused", "_pool", "_sending", "_transport", "_writable", "deadline", "full", "generation", "head", "served", "tls",
+        "_parts", "_paused", "_pool", "_sending", "_transport", "_writable", "deadline", "full", "generation", "served", "tls",
     )  # fmt: skip
 
     def __init__(self, pool: Owner) -> None:
@@ -56,7 +56,6 @@ class Connection(asyncio.BufferedProtocol):
         self._idle_s = 0.0
         self._writable: asyncio.Future[None] | None = None
         self.tls: ssl.SSLObject | None = None
-        self.head: asyncio.Future[Answer] | None = None
         self.generation = pool.generation
         self.deadline = math.inf
         self.full = False
@@ -84,7 +83,6 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()  # bytes that nobody asked for: out of step, never to be used again
             return
         self._begun = True
-        waiting = not answer.status
         try:
             parser.feed_data(self._pool.buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -94,10 +92,8 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self._keep = False  # something came after the answer
         self._hand_over(answer)
-        if not waiting:
+        if answer.status:
             answer.wake()
-        elif answer.status and self.head is not None and not self.head.done():
-            self.head.set_result(answer)
 
     def _hand_over(self, answer: Answer) -> None:
         """What one read brought: to the answer, which wakes only then. And the next deadline."""
@@ -164,16 +160,15 @@ class Connection(asyncio.BufferedProtocol):
             self._keep = self._parser.should_keep_alive()  # asked later it says no: the parser has begun anew
 
     # -- from the pool and the answer
-    def ask(self, first_byte_s: float, idle_s: float) -> "asyncio.Future[Answer]":
-        loop = self._pool.loop
+    def ask(self, first_byte_s: float, idle_s: float) -> Answer:
+        """Begin an exchange; what comes will be this answer."""
         self._parser = httptools.HttpResponseParser(self)
-        self._answer = Answer(self)
+        answer = self._answer = Answer(self)
         self._begun = self._complete = False
         self._head_bytes = self._interim = 0
         self._idle_s = idle_s
-        self.deadline = loop.time() + first_byte_s
-        self.head = loop.create_future()
-        return self.head
+        self.deadline = self._pool.loop.time() + first_byte_s
+        return answer
 
     async def say(self, head: bytes, body: bytes) -> None:
         """Write the request: in one go when it is small, else in slices as the other side takes them."""
@@ -226,15 +221,12 @@ class Connection(asyncio.BufferedProtocol):
             self.fail(TooLate("first_byte"))
 
     def fail(self, error: ExchangeFailed) -> None:
-        answer, head = self._answer, self.head
+        answer = self._answer
         self.abort()
         self._let_write()
-        if answer is None:
-            return
-        answer.finish(error)
-        if head is not None and not head.done():
-            head.set_exception(error)
-        answer.wake()
+        if answer is not None:
+            answer.finish(error)
+            answer.wake()
 
     def _finish(self, answer: Answer) -> None:
         self._answer = self._parser = None

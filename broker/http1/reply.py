@@ -134,9 +134,10 @@ class Reply:
         self._wire.answered(keep=self._keep)
 
     def cut(self) -> None:
-        """End the connection at once: the peer must see that something is missing."""
-        self.ended = True
-        self._wire.abort()
+        """End the connection at once: the peer must see that something is missing. Nothing is, once the answer is complete."""
+        if not self.ended:
+            self.ended = True
+            self._wire.abort()
 
     def cancel(self) -> None:
         """The peer has gone."""

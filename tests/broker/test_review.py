@@ -108,6 +108,7 @@ def test_a_yes_is_explained(tmp_path: Path):
         },
     )
     code, text = explain(tmp_path)
+    missing = "there is no provider q in this object and no AIProvider of that name in the namespace"
     assert code == OK
     assert text.splitlines() == [
         f"allowed: {AGENT} asking for gpt: a policy allows it and none denies it",
@@ -118,7 +119,7 @@ def test_a_yes_is_explained(tmp_path: Path):
         "  team1/shadow (Deny, Shadow): would refuse (Shadow)",
         "backends, in the order they are tried:",
         "  1. q, model gpt, priority 0, weight 1: ProviderNotFound: "
-         "there is no provider q in this object and no AIProvider of that name in the namespace",
+        "there is no provider q in this object and no AIProvider of that name in the namespace",
         "  2. p, model real, priority 2, weight 1: ready",
         "quotas that apply:",
         "  9 total tokens per day, each identity its own, by AIAccessPolicy team1/access/day",

@@ -76,3 +76,9 @@ def test_a_byte_order_mark_and_comments_hide_nothing() -> None:
     assert sse.data(b"\xef\xbb\xbfdata: a\n\n") == b"a"
     assert sse.data(b": keep-alive\n\n") == b""
     assert sse.data(b"event: x\ndata\ndata:  b\ndatax: c\n\n") == b"\n b"
+
+
+def test_events_are_split_and_nothing_is_lost_behind_the_last() -> None:
+    assert sse.split(b"") == []
+    assert sse.split(b"data: 1\n\ndata: 2\n\n") == [b"data: 1\n\n", b"data: 2\n\n"]
+    assert sse.split(b"data: 1\n\ndata: 2") == [b"data: 1\n\n", b"data: 2"]

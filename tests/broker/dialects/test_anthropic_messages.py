@@ -212,6 +212,7 @@ def test_a_raw_id_of_state_at_the_provider_is_refused_whatever_is_granted(body: 
         block(text="no type"),
         source("image", type="s3", uri="s3://b/k"),
         source("image", type="text", data="x"),
+        source("image", type="content", content="x"),
         source("image", media_type="image/png", data="AA"),
         ask(system=[{"type": "mcp_thing"}]),
     ],

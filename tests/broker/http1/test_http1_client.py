@@ -424,6 +424,37 @@ async def test_cancelling_while_a_piece_is_awaited_ends_the_connection():
         await asyncio.wait_for(server.ended.wait(), 5)
 
 
+async def test_cancelling_too_late_does_not_end_somebody_elses_exchange():
+    async with origin([OK], [OK], [OK]) as (server, pool):
+        loop = asyncio.get_running_loop()
+        await (await ask(pool)).whole(10)
+        give_back, others = pool.give_back, []
+
+        def give_back_and_cancel(connection, *, usable):
+            give_back(connection, usable=usable)
+            if not others:  # the answer is complete: another request takes the connection before the first one wakes
+                others.append(loop.create_task(ask(pool)))
+                first.cancel()
+
+        pool.give_back = give_back_and_cancel
+        first = loop.create_task(ask(pool))
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await (await asyncio.wait_for(others[0], 5)).whole(10) == b"hi"
+        assert server.connections == 1
+
+
+async def test_closing_an_answer_wakes_whoever_waits_for_it():
+    async with origin([OK[:-1], None]) as (_, pool):
+        answer = await ask(pool)
+        await answer.piece()
+        waiting = asyncio.get_running_loop().create_task(answer.piece())
+        await asyncio.sleep(0)
+        answer.close()
+        with pytest.raises(Lost):
+            await asyncio.wait_for(waiting, 5)
+
+
 async def test_closing_an_answer_half_way_ends_the_connection_and_twice_does_no_harm():
     async with origin([OK[:-1], None], [OK]) as (server, pool):
         answer = await ask(pool)

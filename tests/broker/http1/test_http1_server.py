@@ -201,6 +201,27 @@ async def test_what_a_handler_does_after_its_answer_is_not_cancelled_by_the_peer
         await asyncio.wait_for(done.wait(), 5)
 
 
+async def test_a_handler_that_fails_after_its_answer_does_not_end_the_next_one(caplog):
+    second = asyncio.Event()
+
+    async def handler(request, reply):
+        if request.body == b"1":
+            reply.whole(200, [], b"1")
+            await second.wait()
+            raise RuntimeError
+        second.set()
+        await asyncio.sleep(0.02)
+        reply.whole(200, [], b"2")
+
+    async with door(handler=handler) as d:
+        reader, writer = await asyncio.open_connection("127.0.0.1", d.port)
+        for body in (b"1", b"2"):
+            writer.write(post(body))
+            assert (await answer(reader))[2] == body
+        writer.close()
+    assert [record.message for record in caplog.records] == ["handler_failed"]
+
+
 async def test_a_door_can_refuse_by_its_own_rules():
     def judge(head):
         raise Unavailable("not today", retry_after_s=3)
