@@ -37,6 +37,7 @@ class Book:
         self._executemany = database.executemany
         self._counters = Counters(database)
         self._open: dict[str, Hold] = {}
+        self._tallied: dict[tuple[str, str, int], tuple[int, int, int, float]] = {}  # what this transaction adds to tallies
         self._version = 0
 
     @contextmanager
@@ -49,7 +50,7 @@ class Book:
                     self._forget_what_is_known()
                     self._version = version
                 yield now
-                self._counters.write()
+                self._write()
         except BaseException:
             self._forget_what_is_known()
             raise
@@ -73,11 +74,11 @@ class Book:
         if hold is None:
             return 0 if usage is None else self._settle_late(hold_id, usage, now)
         if usage is None:
-            self._tally(hold, hold.tokens, hold.requests, now)
+            self._tally_hold(hold, hold.tokens, hold.requests, now)
             return 0
         for charge, change in hold.corrections(usage):
             self._counters.change(charge, change)
-        self._tally(hold, usage.input_tokens + usage.output_tokens, hold.requests, now)
+        self._tally_hold(hold, usage.input_tokens + usage.output_tokens, hold.requests, now)
         return hold.excess(usage)
 
     def void(self, hold_id: str, now: float) -> None:
@@ -92,7 +93,8 @@ class Book:
         self._executemany("UPDATE leases SET until = ? WHERE hold_id = ?", [(now + LEASE_S, hold_id) for hold_id in hold_ids])
 
     def deny(self, policies: Iterable[PolicyRef], identity: str, now: float) -> None:
-        self._executemany(_ADD_TO_TALLY, [(str(policy), identity, hour_of(now), 0, 0, 1, 0.0) for policy in policies])
+        for policy in policies:
+            self._tally((str(policy), identity, hour_of(now)), denied=1)
 
     def expire(self, now: float) -> tuple[Expired, ...]:
         overdue = self._execute("SELECT id, record FROM holds WHERE state = 'open' AND until <= ?", (now,)).fetchall()
@@ -102,7 +104,7 @@ class Book:
             self._open.pop(hold_id, None)
             self._execute("UPDATE holds SET state = 'spent', until = ? WHERE id = ?", (hold.expires_at + LATE_S, hold_id))
             self._execute("DELETE FROM leases WHERE hold_id = ?", (hold_id,))
-            self._tally(hold, hold.tokens, hold.requests, now)
+            self._tally_hold(hold, hold.tokens, hold.requests, now)
             expired.append(Expired(hold_id, hold.identity, hold.tokens))
         self._forget(now)
         return tuple(expired)
@@ -151,15 +153,25 @@ class Book:
         for charge, change in hold.corrections(usage):
             self._counters.change(charge, max(0, change))
         excess = hold.excess(usage)
-        self._tally(hold, excess, 0, now)
+        self._tally_hold(hold, excess, 0, now)
         return excess
 
-    def _tally(self, hold: Hold, tokens: int, requests: int, now: float) -> None:
+    def _tally_hold(self, hold: Hold, tokens: int, requests: int, now: float) -> None:
         hour = hour_of(now)
-        self._executemany(_ADD_TO_TALLY, [(policy, hold.identity, hour, tokens, requests, 0, now) for policy in hold.policies])
+        for policy in hold.policies:
+            self._tally((policy, hold.identity, hour), tokens, requests, last_used=now)
+
+    def _tally(self, key: tuple[str, str, int], tokens: int = 0, requests: int = 0, denied: int = 0, last_used: float = 0.0) -> None:
+        known = self._tallied.get(key, (0, 0, 0, 0.0))
+        self._tallied[key] = known[0] + tokens, known[1] + requests, known[2] + denied, max(known[3], last_used)
+
+    def _write(self) -> None:
+        self._counters.write()
+        self._executemany(_ADD_TO_TALLY, [(*key, *sums) for key, sums in self._tallied.items()])
+        self._tallied.clear()
 
     def _forget(self, now: float) -> None:
-        self._counters.write()
+        self._write()
         self._counters.forget()
         self._execute("DELETE FROM counters WHERE ends_at <= ?", (now,))
         self._execute("DELETE FROM holds WHERE state != 'open' AND until <= ?", (now,))
@@ -168,3 +180,4 @@ class Book:
     def _forget_what_is_known(self) -> None:
         self._counters.forget()
         self._open.clear()
+        self._tallied.clear()

@@ -70,15 +70,17 @@ def read_about(kind: str, raw: Mapping[str, object], origin: Origin | None) -> A
     faults: list[Fault] = []
     wanted = "v1" if kind == "Secret" else API_VERSION
     if raw.get("apiVersion") != wanted:
-        faults.append(Fault("apiVersion", f"must be {wanted} for a {kind}"))
+        faults.append(Fault("apiVersion", f"must be {wanted} where kind is {kind}"))
     metadata = as_mapping(raw.get("metadata"))
     if metadata is None:
         faults.append(Fault("metadata", "must be a mapping with a name"))
     fields = metadata or {}
     faults.extend(Fault(f"metadata.{name}", "is not a field of metadata", "UnknownField") for name in fields if name not in _FIELDS)
-    name = _name(fields.get("name"), "metadata.name", SUBDOMAIN, faults)
-    absent = origin is not None and metadata is not None and "namespace" not in metadata
-    namespace = DEFAULT_NAMESPACE if absent else _name(fields.get("namespace"), "metadata.namespace", LABEL, faults)
+    name = namespace = None
+    if metadata is not None:
+        name = _name(metadata.get("name"), "metadata.name", SUBDOMAIN, faults)
+        absent = origin is not None and "namespace" not in metadata
+        namespace = DEFAULT_NAMESPACE if absent else _name(metadata.get("namespace"), "metadata.namespace", LABEL, faults)
     generation, uid, created = fields.get("generation"), fields.get("uid"), fields.get("creationTimestamp")
     return About(
         kind=kind,

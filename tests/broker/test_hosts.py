@@ -34,6 +34,8 @@ def test_without_an_annotation_a_key_goes_to_its_schemas_public_host_alone():
         ("api.openai.com", "https://api.openai.com/v1", True),
         (" API.openai.com. , b.example", "https://api.openai.com/x", True),
         ("api.openai.com", "https://api.openai.com:8443", False),
+        ("openai.com", "https://api.openai.com", False),
+        ("openai.com", "https://evilopenai.com", False),
         ("api.openai.com:8443", "https://api.openai.com:8443", True),
         ("api.openai.com:8443", "https://api.openai.com", False),
         ("api.openai.com", "http://api.openai.com:443", False),

@@ -118,8 +118,7 @@ def test_a_yes_is_explained(tmp_path: Path):
         "  team1/access (Allow): allows",
         "  team1/shadow (Deny, Shadow): would refuse (Shadow)",
         "backends, in the order they are tried:",
-        "  1. q, model gpt, priority 0, weight 1: ProviderNotFound: "
-        "there is no provider q in this object and no AIProvider of that name in the namespace",
+        f"  1. q, model gpt, priority 0, weight 1: ProviderNotFound: {missing}",
         "  2. p, model real, priority 2, weight 1: ready",
         "quotas that apply:",
         "  9 total tokens per day, each identity its own, by AIAccessPolicy team1/access/day",

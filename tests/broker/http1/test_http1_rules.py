@@ -88,6 +88,12 @@ def test_anything_else_is_no_host(host):
         with_headers(host=host)
 
 
+def test_two_framings_are_refused_even_if_the_parser_were_to_let_them_through():
+    head = rules.Head("POST", "/", "", [(b"host", b"a"), (b"transfer-encoding", b"chunked"), (b"content-length", b"2")])
+    with pytest.raises(BadRequest, match="exclude each other"):
+        rules._weigh(head, 1000, underscores=False)
+
+
 def test_a_length_of_exactly_the_limit_passes_and_one_more_does_not():
     assert with_headers(b"Content-Length: 1000").length == 1000
     with pytest.raises(TooLarge):

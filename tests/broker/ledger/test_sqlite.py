@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import stat
 
 import pytest
 from support.asks import ask, requests, tokens, width
@@ -11,7 +10,6 @@ from support.ledgers import PATIENCE_S, used
 
 from broker.chat import Usage
 from broker.errors import QuotaExhausted, Unavailable
-from broker.ledger.database import CannotOpen
 from broker.ledger.sqlite import SqliteLedger
 from broker.quota import Expired
 
@@ -72,13 +70,6 @@ async def test_time_does_not_go_back_across_a_restart_and_a_file_from_the_future
     await second.close()
 
 
-async def test_the_files_are_for_their_owner_alone(ledger, path):
-    await ledger.hold(ask(tokens(1_000)))
-    files = list(path.parent.iterdir())
-    assert {file.name for file in files} == {"quota.db", "quota.db-wal", "quota.db-shm"}
-    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
-
-
 async def test_a_commit_is_on_the_disk_when_it_is_answered(ledger):
     mode, synchronous = await ledger._loop.run_in_executor(
         ledger._writer, lambda: [ledger._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
@@ -92,48 +83,6 @@ async def test_what_arrives_in_one_turn_is_one_transaction(ledger, path):
     await asyncio.gather(*(ledger.hold(ask(tokens(10**6))) for _ in range(50)))
     assert watcher.execute("PRAGMA data_version").fetchone()[0] == before + 1
     watcher.close()
-
-
-async def test_an_unusable_place_is_refused_with_what_to_do(tmp_path, clock):
-    with pytest.raises(CannotOpen, match="Check the directory"):
-        await SqliteLedger.open(tmp_path / "missing" / "quota.db", clock, PATIENCE_S)
-
-
-async def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(path, clock):
-    path.write_bytes(b"my diary\n" * 1000)
-    with pytest.raises(CannotOpen, match="not a database"):
-        await SqliteLedger.open(path, clock, PATIENCE_S)
-    assert path.read_bytes() == b"my diary\n" * 1000
-
-
-async def test_another_programs_database_is_refused_and_left_as_it_was(path, clock):
-    with sqlite3.connect(path) as other:
-        other.execute("CREATE TABLE recipes (name TEXT)")
-    other.close()
-    before = path.read_bytes()
-    with pytest.raises(CannotOpen, match="another program"):
-        await SqliteLedger.open(path, clock, PATIENCE_S)
-    assert path.read_bytes() == before
-
-
-async def test_a_file_of_a_later_version_is_refused(path, clock):
-    await (await SqliteLedger.open(path, clock, PATIENCE_S)).close()
-    with sqlite3.connect(path) as newer:
-        newer.execute("PRAGMA user_version = 99")
-    newer.close()
-    with pytest.raises(CannotOpen, match="version 99"):
-        await SqliteLedger.open(path, clock, PATIENCE_S)
-
-
-async def test_a_damaged_file_is_refused_with_what_to_do(path, clock):
-    first = await SqliteLedger.open(path, clock, PATIENCE_S)
-    await asyncio.gather(*(first.hold(ask(tokens(1_000, name=f"quota-{number}"))) for number in range(200)))
-    await first.close()
-    with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * (path.stat().st_size - 4096))
-    with pytest.raises(CannotOpen, match="damaged"):
-        await SqliteLedger.open(path, clock, PATIENCE_S)
 
 
 async def test_damage_while_it_runs_is_unavailable_and_said_once(ledger, path, caplog):
