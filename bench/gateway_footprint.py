@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, T201  a script that talks to people
+# ruff: noqa: T201  a script that talks to people
 """What one local gateway costs its pod: time from exec to the open port, and memory idle and with 64 agents' connections.
 
     python bench/gateway_footprint.py [--rounds 7] [--connections 64]

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001  a script
 """The broker's command line under cProfile, between two signals: `python profiled.py OUT serve …`.
 
 SIGUSR1 begins, SIGUSR2 ends and writes OUT. So a profile has the requests in it, and neither imports nor handshakes.

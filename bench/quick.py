@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, T201  a script that talks to people
+# ruff: noqa: T201  a script that talks to people
 """CPU time per request of Envoy, the broker and the local gateway, in one interleaved run: `make bench-quick`.
 
 Each target runs alone under load, one after the other, round by round, on a processor of its own; callers and mock provider share

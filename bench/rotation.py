@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, T201  a script that talks to people
+# ruff: noqa: T201  a script that talks to people
 """No request may fail while identities change: `make rotation`.
 
 `broker dev` with SVIDs that live ten seconds and an authority that changes its CA on the way, under a steady load of plain and

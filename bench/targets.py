@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S603  part of a script, which starts programs of this repository and Envoy
+# ruff: noqa: S603  part of a script, which starts programs of this repository and Envoy
 """What is measured: Envoy, the broker, the local gateway; how each is set up, and what it costs."""
 
 import json

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001  part of a script
 """Both ends of a measurement in one process: a provider that costs next to nothing, and 64 callers that never pause."""
 
 import asyncio

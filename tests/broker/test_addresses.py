@@ -59,7 +59,8 @@ def test_hiding_an_ipv4_address_in_ipv6_changes_nothing(address):
 
 
 @pytest.mark.parametrize(
-    ("host", "address"), [("redis.inference-broker.svc", "10.0.0.9"), ("a.inference-broker.svc.cluster.local", "8.8.8.8"), ("api.example.com", "10.0.0.1")]
+    ("host", "address"),
+    [("redis.inference-broker.svc", "10.0.0.9"), ("a.inference-broker.svc.cluster.local", "8.8.8.8"), ("api.example.com", "10.0.0.1")],
 )
 def test_the_control_plane_and_our_own_namespace_are_off_limits_whoever_lists_them(host, address):
     off = off_limits("inference-broker", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"})

@@ -47,7 +47,7 @@ def test_the_workload_api_is_found_by_its_standard_variable_too():
     ],
 )
 def test_what_cannot_be_read_is_refused_with_what_it_should_be(read, wrong):
-    with pytest.raises(ValueError, match="is no|is not|neither"):
+    with pytest.raises(ValueError, match=r"is no|is not|neither"):
         read(wrong)
 
 

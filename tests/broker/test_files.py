@@ -198,7 +198,7 @@ async def test_changes_yields_each_change_and_says_loudly_what_it_cannot_read(tm
     files(tmp_path, {"b.yaml": "secret: [sk-canary"})
     waiting = asyncio.ensure_future(following())
     async with asyncio.timeout(30):
-        while not caplog.records:  # noqa: ASYNC110  a log line is no event
+        while not caplog.records:
             await asyncio.sleep(0.001)
     assert not waiting.done()
     assert caplog.records[0].getMessage() == "resources_unreadable"

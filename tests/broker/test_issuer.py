@@ -41,7 +41,7 @@ async def watching(path, on_update):
 
 async def until(condition):
     """Yield to the loop until it is so; pytest's timeout is the bound."""
-    while not condition():  # noqa: ASYNC110  what is waited for is many things
+    while not condition():
         await asyncio.sleep(0.005)
 
 

@@ -4,12 +4,14 @@ import json
 import socket
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_workload_api import FakeWorkloadApi
-from support.raw_http import PATIENT, Door, send, statuses
+from support.raw_http import PATIENT, Door, send, statuses, until
 from support.spiffe_ca import SpiffeCa, trusting, update
 
 from broker import local_gateway
@@ -209,6 +211,23 @@ async def test_an_agent_that_hangs_up_is_heard_by_the_broker_at_once(ca, agent):
         assert broker.cancelled
 
 
+async def test_an_agent_that_hangs_up_on_a_stuck_stream_is_heard_by_the_broker_at_once(ca, agent):
+    async def handler(request, reply):
+        reply.begin(200, [(b"content-type", b"text/event-stream")])
+        while True:
+            reply.write(b"x" * 65536)
+            await reply.room()
+
+    async with broker_door(ca, handler) as broker, gateway(broker.port, updates=[update(agent, ca)]) as made:
+        _, writer = await asyncio.open_connection("127.0.0.1", made.port, limit=1024)
+        writer.write(request(made))
+        writer.transport.pause_reading()
+        await until(lambda: any(connection.full for connection in made._server._connections))
+        writer.transport.abort()
+        await asyncio.wait_for(broker.ended.wait(), 5)
+        assert broker.cancelled
+
+
 async def test_a_slow_agent_slows_the_broker_down(ca, agent):
     written = 0
     stalled = asyncio.Event()
@@ -324,6 +343,21 @@ async def test_a_new_svid_means_new_connections(ca, agent):
         assert made._pool.opened == 2
 
 
+async def test_a_broker_whose_svid_has_expired_is_not_used_again(ca, agent, monkeypatch):
+    trust = trusting(ca.issue(BROKER, ttl_s=600), ca)
+    broker = await Door().open(trust.server_context())
+    async with gateway(broker.port, updates=[update(agent, ca)]) as made:
+        await send(made.port, request(made))
+        trust.apply(update(ca.issue(BROKER), ca))
+        await send(made.port, request(made))
+        assert made._pool.opened == 1  # it was still good
+        later = time.time() + 1200
+        monkeypatch.setattr(local_gateway, "time", SimpleNamespace(time=lambda: later))
+        await send(made.port, request(made))
+        assert (made._pool.opened, len(broker.requests)) == (2, 3)
+    await broker.server.drain(0)
+
+
 async def test_a_broker_whose_authority_was_withdrawn_is_not_used_again(ca, agent):
     async with broker_door(ca) as broker, gateway(broker.port, updates=[update(agent, ca)]) as made:
         await send(made.port, request(made))
@@ -426,7 +460,7 @@ async def test_run_follows_the_workload_api_and_drains(ca, agent, tmp_path):
         await workload.push(update(agent, ca))
         raw = CHAT.replace(b"%d", b"%d" % port) + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
         async with asyncio.timeout(5):
-            while statuses(await send(port, raw)) != [200]:  # noqa: ASYNC110  until the SVID is there
+            while statuses(await send(port, raw)) != [200]:
                 await asyncio.sleep(0.01)
         stop.set()
         await asyncio.wait_for(running, 5)

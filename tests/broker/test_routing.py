@@ -8,7 +8,9 @@ from broker.routing import choose
 
 PROVIDER = Provider("team1", "openai", "OpenAI", Endpoint("https", "api.openai.com", 443, "/v1"), "None", None)
 
-backends = st.lists(st.builds(Backend, st.just(PROVIDER), st.text(max_size=3), st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=6)
+backends = st.lists(
+    st.builds(Backend, st.just(PROVIDER), st.text(max_size=3), st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=6
+)
 
 
 @given(backends, st.floats(0, 1, exclude_max=True))

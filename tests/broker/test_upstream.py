@@ -43,7 +43,8 @@ async def send(upstream: Upstream, to: Provider, headers=(), body: bytes = b"{}"
 
 
 @pytest.mark.parametrize(
-    ("kind", "header", "value"), [("OpenAI", b"authorization", b"Bearer "), ("Anthropic", b"x-api-key", b""), ("Mistral", b"authorization", b"Bearer ")]
+    ("kind", "header", "value"),
+    [("OpenAI", b"authorization", b"Bearer "), ("Anthropic", b"x-api-key", b""), ("Mistral", b"authorization", b"Bearer ")],
 )
 async def test_exactly_one_credential_goes_out_and_it_is_ours(kind, header, value):
     theirs = [(b"authorization", b"Bearer theirs"), (b"x-api-key", b"theirs"), (b"api-key", b"theirs"), (b"x-goog-api-key", b"theirs")]
@@ -56,7 +57,13 @@ async def test_exactly_one_credential_goes_out_and_it_is_ours(kind, header, valu
 
 
 async def test_of_the_callers_headers_only_those_that_the_provider_needs_go_on():
-    mine = [(b"anthropic-version", b"2099-01-01"), (b"anthropic-beta", b"b"), (b"x-forwarded-for", b"1"), (b"idempotency-key", b"k"), (b"host", b"evil")]
+    mine = [
+        (b"anthropic-version", b"2099-01-01"),
+        (b"anthropic-beta", b"b"),
+        (b"x-forwarded-for", b"1"),
+        (b"idempotency-key", b"k"),
+        (b"host", b"evil"),
+    ]
     async with FakeProvider(json_answer(b"{}")) as there, Calling(there.port) as upstream:
         await send(upstream, provider(there.port, "Anthropic"), mine)
         (seen,) = there.seen
@@ -153,7 +160,10 @@ async def test_connections_are_reused():
 
 
 async def test_a_certificate_that_nobody_vouches_for_gets_no_key():
-    async with FakeProvider(json_answer(b"{}"), tls=web_server_context("localhost")) as there, Calling(there.port, f"localhost:{there.port}") as upstream:
+    async with (
+        FakeProvider(json_answer(b"{}"), tls=web_server_context("localhost")) as there,
+        Calling(there.port, f"localhost:{there.port}") as upstream,
+    ):
         calling = Upstream(lambda _: (Credential(CANARY), f"localhost:{there.port}"), parse_hosts(["localhost"]), Off())
         with pytest.raises(ProviderUnavailable) as caught:
             await send(calling, provider(there.port, host="localhost", scheme="https"))
@@ -178,7 +188,13 @@ async def test_a_credential_that_comes_back_in_two_pieces_is_held_too(cut):
 
 
 async def test_what_a_provider_says_in_headers_is_cut_to_what_callers_need():
-    headers = [(b"set-cookie", b"a=b"), (b"openai-organization", b"org-ours"), (b"x-request-id", b"r1"), (b"server", b"x"), (b"request-id", CANARY.encode())]
+    headers = [
+        (b"set-cookie", b"a=b"),
+        (b"openai-organization", b"org-ours"),
+        (b"x-request-id", b"r1"),
+        (b"server", b"x"),
+        (b"request-id", CANARY.encode()),
+    ]
     async with FakeProvider(json_answer(b"{}", headers=headers)) as there, Calling(there.port) as upstream:
         got = await send(upstream, provider(there.port))
         assert got.passed_headers == [(b"content-type", b"application/json"), (b"x-request-id", b"r1")]
@@ -198,7 +214,8 @@ async def test_silence_after_the_head_is_a_timeout():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [(b"7", 7.0), (b"604800", 604800.0), (b"", None), (b"soon", None), (b"-1", None), (b"99999999", None), (b"1.5", None)]
+    ("text", "seconds"),
+    [(b"7", 7.0), (b"604800", 604800.0), (b"", None), (b"soon", None), (b"-1", None), (b"99999999", None), (b"1.5", None)],
 )
 async def test_a_retry_after_is_believed_when_it_is_a_plain_number(text, seconds):
     async with FakeProvider(json_answer(b"{}", 429, [(b"retry-after", text)])) as there, Calling(there.port) as upstream:

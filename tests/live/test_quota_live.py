@@ -75,7 +75,7 @@ class World:
         return billed
 
     async def until_answers_are_under_way(self, count: int) -> None:
-        while (await self.provider.get("/ledger")).json()["open"] < count:  # noqa: ASYNC110  another process, which has no event of ours
+        while (await self.provider.get("/ledger")).json()["open"] < count:
             await asyncio.sleep(0.01)
 
 

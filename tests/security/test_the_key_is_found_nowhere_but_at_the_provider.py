@@ -14,8 +14,8 @@ from support.stack import AGENT, CANARY
 ANSWER = json_answer(b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}', headers=[(b"set-cookie", b"a=b")])
 ECHO = json_answer(b'{"error":{"message":"bad key ' + CANARY.encode() + b'"}}', 400, [(b"x-request-id", CANARY.encode())])
 # a defect whose text holds the key, in the middle of an exchange: the worst that a traceback can say
-BROKEN = ("-c", f"import broker.routing as r\ndef choose(*_):\n raise RuntimeError('boom ' + 'sk-canary' + {CANARY.removeprefix('sk-canary')!r})\n"
-          "r.choose = choose\nimport sys\nfrom broker.cli import main\nsys.exit(main())")  # fmt: skip
+BROKEN = ("-c", (f"import broker.routing as r\ndef choose(*_):\n raise RuntimeError('boom ' + 'sk-canary' + {CANARY.removeprefix('sk-canary')!r})\n"
+          "r.choose = choose\nimport sys\nfrom broker.cli import main\nsys.exit(main())"))  # fmt: skip
 
 
 def places_of(pid: int) -> dict[str, bytes]:
@@ -73,7 +73,11 @@ async def test_the_canary_is_nowhere(tmp_path):
     assert any(CANARY.encode() in (one.header(b"x-api-key") or b"") for one in provider.seen)
     assert not any(CANARY.encode() in one.body for one in provider.seen)
     of_the_broker.pop("environ")  # where this deployment, for lack of a Secret store, took it from
-    places = {**files_below(tmp_path), **{f"gateway {k}": v for k, v in of_the_gateway.items()}, **{f"broker {k}": v for k, v in of_the_broker.items()}}
+    places = {
+        **files_below(tmp_path),
+        **{f"gateway {k}": v for k, v in of_the_gateway.items()},
+        **{f"broker {k}": v for k, v in of_the_broker.items()},
+    }
     assert len(places) > 8
     assert [name for name, content in places.items() if CANARY.encode() in content] == []
     assert [text for text in seen if CANARY in text] == []

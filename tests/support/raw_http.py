@@ -107,5 +107,5 @@ def statuses(got: bytes) -> list[int]:
 async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     """Let the loop run until a condition holds: for states of ours that nothing announces."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  see above
+        while not condition():
             await asyncio.sleep(0.001)

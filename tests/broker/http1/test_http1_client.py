@@ -108,8 +108,9 @@ async def test_streams_are_reused_too():
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
         OK + OK,
         OK + b"junk",
+        OK + b"\0",
     ],
-    ids=["close", "HTTP/1.0", "a second answer", "junk after the answer"],
+    ids=["close", "HTTP/1.0", "a second answer", "junk after the answer", "a NUL after the answer"],
 )
 async def test_a_connection_that_saw_anything_unusual_is_not_used_again(first):
     async with origin([first], [OK]) as (server, pool):
@@ -197,6 +198,27 @@ async def test_an_early_answer_to_a_large_request_is_heard():
         assert answer.status == 413
         await answer.whole(1000)
         assert not pool._idle
+
+
+async def test_a_connection_whose_request_is_not_all_out_is_not_used_again():
+    async def deaf(_, writer):
+        await deaf_until.wait()
+        writer.transport.abort()
+
+    deaf_until = asyncio.Event()
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1024)
+    pool = Pool(lambda f: asyncio.get_running_loop().create_connection(f, *server.sockets[0].getsockname()), QUICK)
+    asking = asyncio.get_running_loop().create_task(ask(pool, bytes(50_000_000)))
+    await until(lambda: any(connection.full for connection in pool._connections))
+    (connection,) = pool._connections
+    connection.full = False  # there is room again, but the rest of the request has not been written yet
+    pool.buffer[: len(OK)] = OK
+    connection.buffer_updated(len(OK))
+    assert await (await asking).whole(10) == b"hi"
+    assert not pool._idle
+    deaf_until.set()
+    await pool.close()
+    server.close()
 
 
 # -- answers

@@ -582,6 +582,7 @@ async def test_a_request_that_is_not_complete_when_we_drain_is_told_to_go_elsewh
         writer.write(GET[10:])
         got = await reader.read()
         assert statuses(got) == [503]
+        assert len(d.requests) == 1  # the other one
         await asyncio.gather(other, draining)
         writer.close()
 
