@@ -234,6 +234,9 @@ class Connection(asyncio.BufferedProtocol):
         answer.finish(None)
         usable = self._keep and not self.full and not self._sending
         self._let_write()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()  # in the pool it must hear the other side's close
         self._pool.give_back(self, usable=usable)
 
     def _let_write(self) -> None:
