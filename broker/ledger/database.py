@@ -2,8 +2,9 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ _APPLICATION_ID: Final = 0x41495155  # "AIQU" in the file's header: nobody's oth
 _VERSION: Final = 1
 
 _OPENING_BUSY_S: Final = 5.0  # several processes may create the file at once
+_WAL_AGAIN_S: Final = 0.01
 _WAL_PAGES: Final = 1000  # 4 MiB: a checkpoint is short, and the file of a quiet store stays small
 
 _SCHEMA: Final = """
@@ -109,13 +111,18 @@ class Database:
 
 
 def _touch(path: Path) -> None:
-    """SQLite gives its -wal and -shm files the permissions of this one."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    """SQLite gives its -wal and -shm files the permissions of this one.
+
+    A file that exists is not opened here: closing it again would drop every lock that this process has on it (SQLite, "How to
+    corrupt", §2.2).
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if _is_empty(connection):
-        connection.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(connection)
         _create(connection)
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -127,6 +134,20 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise CannotOpen(f"The quota store {path} is damaged: restore it, or move it away to start from empty counts.")
     connection.execute("PRAGMA synchronous = FULL")  # a commit that we answered with yes survives a power cut
     connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Where two connections want the switch at once, SQLite tells one of them "busy" at once, whatever its timeout: ask again."""
+    deadline_s = time.monotonic() + _OPENING_BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as busy:
+            if busy.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_WAL_AGAIN_S)
+        else:
+            return
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
