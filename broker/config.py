@@ -165,6 +165,7 @@ _BROKER: Final = (
         optional=True,
     ),
     Switch("--quota-store", "URL", "sqlite:///PATH, or memory: (tests and benchmarks: forgets at a restart)"),
+    Switch("--quota-deadline", "DURATION", "after which a quota store that has not answered counts as away", "250ms", duration),
     Switch("--namespace", "NS", "the broker's own namespace: a Deny in it covers every namespace", "inference-broker"),
     Switch("--shared-model-namespaces", "A,B", "namespaces whose models every caller may name bare, in this order", "", csv),
     Switch("--allow-hosts", "HOST[:PORT],CIDR", "upstreams that may be at loopback or private addresses", "", csv),
@@ -175,7 +176,13 @@ _BROKER: Final = (
         "",
         csv,
     ),
-    Switch("--trust-bundle", "TD=FILE", "CA certificates (PEM) of a further trust domain; repeatable", read=trust_bundle, many=True),
+    Switch(
+        "--trust-bundle",
+        "TD=FILE",
+        "CA certificates of a further trust domain, PEM or a SPIFFE bundle (JSON); repeatable",
+        read=trust_bundle,
+        many=True,
+    ),
     Switch("--allow-inline-credentials", "BOOL", "accept credentials written into objects (type Inline)", "false", yes_or_no),
     Switch(
         "--read-on-after-hangup", "DURATION", "how long to read on for the usage when a caller has left; 0s = close at once", "0s", duration
@@ -222,6 +229,7 @@ class BrokerSettings:
     audit: str
     quota_store: str
     namespace: str
+    quota_deadline: float = 0.25
     shared_model_namespaces: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     plain_http_hosts: tuple[str, ...] = ()

@@ -114,7 +114,6 @@ class ProviderUnavailable(BrokerError):
 
     status, code, sdk_may_retry = 502, "provider_unavailable", True
     source: ClassVar[Source] = "provider"
-    sent = True  # False on those where nothing reached the provider, so that nothing can be billed
 
 
 class ProviderTimeout(BrokerError):

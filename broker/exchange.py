@@ -4,14 +4,17 @@ import asyncio
 import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from broker.audit import Line
 from broker.chat import Demand, Usage
-from broker.dialects import Dialect, Meter, Question
+from broker.dialects import Dialect, Question
 from broker.errors import BrokerError
 from broker.grant import Backend, Grant
 from broker.identity import Identity
 from broker.quota import Held
+
+NOTHING: Final = Usage(0, 0)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -38,13 +41,17 @@ class Exchange:
     identity: Identity = field(init=False)
     question: Question = field(init=False)
     grant: Grant = field(init=False)
+    candidates: tuple[Backend, ...] = ()
     backend: Backend = field(init=False)
     demand: Demand = field(init=False)
+    hold_id: str = ""  # the open one's
     held: Held = field(init=False)
+    held_tokens: int = 0  # of all holds
     # forward, meter
-    meter: Meter = field(init=False)
+    tried: list[Backend] = field(default_factory=list[Backend])  # one for each attempt
+    spent: Usage | None = None  # holds of earlier attempts, which the provider may have billed
     usage: Usage | None = None  # final, or None while nobody knows
-    sent: bool = False  # bytes of this exchange may have reached a provider
+    sent: bool = False  # bytes may have reached a provider under the open hold
     first_byte_s: float | None = None
     status: int = 0
     code: str = ""
@@ -59,11 +66,17 @@ class Exchange:
             self.cause = cause
             self.task.cancel()
 
+    def bound(self) -> Usage:
+        """The open hold, spent whole."""
+        return Usage(self.demand.prompt_bound, self.held.granted_output)
+
     def charged(self) -> Usage | None:
-        """What the quotas are charged: what the provider billed, the whole hold where nobody knows, None without a hold or a byte sent."""
-        if not self.sent or not hasattr(self, "held"):
-            return None
-        return self.usage or Usage(self.demand.prompt_bound, self.held.granted_output)
+        """What the quotas are charged: what the provider billed, each hold whole where nobody knows; None when nothing was sent."""
+        now = (self.usage or self.bound()) if self.sent else None
+        was = self.spent
+        if was is None or now is None:
+            return was or now
+        return Usage(was.input_tokens + now.input_tokens, was.output_tokens + now.output_tokens, was.cached_tokens + now.cached_tokens)
 
     def record(self, now_s: float) -> Line:
         """The audit line of whatever facts are known: a request that stopped half way shows how far it came."""
@@ -86,18 +99,15 @@ class Exchange:
             namespace=grant.namespace if grant else "",
             provider=backend.provider.name if backend else "",
             provider_model=backend.model if backend else "",
-            attempts=int(self.sent),
+            attempts=len(self.tried),
             policies=grant.policies if grant else (),
             features=tuple(question.features) if question else (),
             would_refuse=(*grant.would_refuse, *held.would_refuse) if grant and held else (),
-            held_tokens=self.demand.prompt_bound + held.granted_output if held else 0,
+            held_tokens=self.held_tokens,
             input_tokens=charged.input_tokens,
             output_tokens=charged.output_tokens,
             cached_tokens=charged.cached_tokens,
-            estimated=self.sent and self.usage is None,
+            estimated=self.spent is not None or (self.sent and self.usage is None),
             first_byte_ms=None if self.first_byte_s is None else round((self.first_byte_s - self.began_s) * 1000, 3),
             total_ms=round((now_s - self.began_s) * 1000, 3),
         )
-
-
-NOTHING = Usage(0, 0)

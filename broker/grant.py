@@ -114,15 +114,20 @@ class Backend:
     weight: int = 1
 
 
+# Why an attempt came to nothing: the status of a complete answer; no connection, so that nothing was sent; the connection ended,
+# or a deadline passed, before the answer was complete; or an answer that is none, which nobody else is asked after.
+Cause = int | Literal["ConnectFailure", "Reset", "Timeout", "Malformed"]
+
+
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """When another backend of the model is tried, as the objects say (api.md, `.failover`).
+    """After what, how often and how soon a model's backends are asked again, as the objects say (api.md, `.failover`).
 
     statuses: of a provider's answer, 400 to 599.
     causes: "ConnectFailure", "Reset", "Timeout".
     """
 
-    statuses: frozenset[int] = frozenset({429, 502, 503, 504})
+    statuses: frozenset[int] = frozenset({429, 502, 503, 504, 529})
     causes: frozenset[str] = frozenset({"ConnectFailure"})
     max_retries: int = 2
     backoff_base_s: float = 0.1

@@ -9,34 +9,38 @@ It runs beside every agent, so it imports as little as it can and keeps no threa
 
 import asyncio
 import hmac
-import logging
 import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote_plus
+from weakref import WeakKeyDictionary
 
-from broker import workload_api
+from broker import logs, workload_api
 from broker.config import Address
-from broker.errors import BrokerError, BrokerUnavailable, NoSvid, Unidentified
+from broker.errors import BrokerError, BrokerUnavailable, Busy, NoSvid, Unidentified
 from broker.http1 import rules
 from broker.http1.client import Answer, ExchangeFailed, Lost, NotSent, Pool
+from broker.http1.places import Places, hear_silence
 from broker.http1.server import Limits, Reply, Request, Server
 from broker.identity import parse_spiffe_id
 from broker.names import EXCHANGE_HEADER, GATEWAY_PORT, PLACEHOLDER_KEY, SOURCE_HEADER
 from broker.svids import Update
 from broker.trust import Trust
 
-log = logging.getLogger(__name__)
-
 Headers = list[tuple[bytes, bytes]]
 
-CONNECT_S: Final = 4.0  # for each broker
-NEXT_ADDRESS_S: Final = 0.25  # a name's next address is tried beside one that is silent for this long
-ANSWER_S: Final = 1800.0  # the broker bounds its attempts at providers; this only notices a broker that vanished
-REFUSAL_BYTES: Final = 64 << 10
+CONNECT_S: Final = 4.0  # for one address of a broker, its TLS handshake included
+CONNECT_ALL_S: Final = 12.0  # for all of them: then the agent hears that there is none
+SILENT_S: Final = 5.0  # an agent that gave up after this, without a byte of an answer, says something about the broker
+UNACKNOWLEDGED_S: Final = 30.0  # then the broker's machine is gone
+ANSWER_S: Final = 1800.0  # the broker bounds its attempts at providers; this is beyond any of them
+LAST_WORDS_S: Final = 1.0  # after the drain: for the error events of streams that were cut off
+EVENT_END: Final = b"\n\n"
+STOPPED: Final = "This pod's local gateway is being stopped: ask again when it is back."
 
 # What passes, not what is stopped: a header that nobody thought of stays in the pod
 _FORWARD: Final = frozenset(
@@ -51,6 +55,10 @@ _HOP_BY_HOP: Final = frozenset(
     (b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"set-cookie", b"te", b"trailer",
      b"transfer-encoding", b"upgrade")
 )  # fmt: skip
+
+
+_NOWHERE: Final = Address("", 0)
+_asked: Final[ContextVar[Address]] = ContextVar("_asked", default=_NOWHERE)  # where the request of this task went
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,9 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     watching = asyncio.get_running_loop().create_task(gateway.watch())
     stopping = asyncio.get_running_loop().create_task(stop.wait())
     try:
-        await gateway.open()
+        port = await gateway.open()
+        brokers = f"{' or '.join(map(str, settings.brokers))}, which must be {settings.broker_spiffe_id}"
+        logs.listening("gateway", gateway.spiffe_id, {"agents": f"http://127.0.0.1:{port}", "brokers": brokers})
         await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
             await watching
@@ -111,8 +121,10 @@ class Gateway:
         self._trust = Trust()
         # Compared inside the handshake: a broker of another ID never sees a byte of ours
         self._tls = self._trust.client_context(lambda identity: identity.spiffe_id == self._broker.spiffe_id)
-        self._pool = Pool(self._dial, fit=self._believe)
-        self._turn = 0
+        self._pool = Pool(self._dial, fit=self._fits)
+        self._places = Places(settings.brokers)
+        self._where: WeakKeyDictionary[ssl.SSLObject, Address] = WeakKeyDictionary()
+        self._stopping = False
         self._judge_local = rules.local_judge(settings.port)
         self._server = Server(self._serve, Limits(connections=256), judge=self._judge, refuse=_word)
 
@@ -120,8 +132,13 @@ class Gateway:
         """Listen on loopback; the port."""
         port = await self._server.listen("127.0.0.1", self._settings.port)
         self._judge_local = rules.local_judge(port)
-        log.info("listening", extra={"port": port})
         return port
+
+    @property
+    def spiffe_id(self) -> str:
+        """As whom the broker sees us; "" before there is an SVID."""
+        own = self._trust.own_id
+        return own.spiffe_id if own else ""
 
     async def watch(self) -> None:
         """Follow the Workload API for ever. Raises ValueError when it says that asking again cannot help."""
@@ -131,8 +148,14 @@ class Gateway:
             raise ValueError(f"the SPIFFE Workload API at {self._settings.endpoint} refuses this program: {error}") from error
 
     async def close(self, drain_s: float) -> None:
-        await self._server.drain(drain_s)
-        await self._pool.close()
+        """Take no more, let what runs end, and tell what still runs at the deadline."""
+        draining = asyncio.get_running_loop().create_task(self._server.drain(drain_s + LAST_WORDS_S))
+        try:
+            await asyncio.wait((draining,), timeout=drain_s)
+            self._stopping = True
+            await self._pool.close()
+        finally:
+            await draining
 
     # -- identity
     def _update(self, update: Update | None) -> None:
@@ -141,28 +164,34 @@ class Gateway:
         if self._trust.generation != before:
             self._pool.retire()  # made as whom we were before
 
-    def _believe(self, tls: ssl.SSLObject | None) -> bool:
+    def _fits(self, tls: ssl.SSLObject | None) -> bool:
+        """May this connection be used again?"""
+        where = self._where.get(tls) if tls is not None else None
+        if tls is None or where is None or self._places.rests(where):
+            return False
+        _asked.set(where)
         try:
-            return tls is not None and self._trust.judge(tls, time.time()).spiffe_id == self._broker.spiffe_id
+            return self._trust.judge(tls, time.time()).spiffe_id == self._broker.spiffe_id
         except BrokerError:
             return False
 
     async def _dial(self, factory: Callable[[], asyncio.BufferedProtocol]) -> None:
         """Connect to the next broker that answers as the broker. Raises what is most telling of what went wrong."""
-        brokers = self._settings.brokers
-        self._turn += 1
         failed: OSError = ConnectionError("no broker is known")
-        for n in range(len(brokers)):
-            broker = brokers[(self._turn + n) % len(brokers)]
+        for where in await self._places.in_turn():
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    await asyncio.get_running_loop().create_connection(
-                        factory, broker.host, broker.port, ssl=self._tls, server_hostname="", happy_eyeballs_delay=NEXT_ADDRESS_S
+                    transport, _ = await asyncio.get_running_loop().create_connection(
+                        factory, where.host, where.port, ssl=self._tls, server_hostname=""
                     )
             except OSError as error:  # TimeoutError and ssl.SSLError are some
+                self._places.failed(where)
                 if not isinstance(failed, ssl.SSLError):
                     failed = error
             else:
+                hear_silence(transport.get_extra_info("socket"), UNACKNOWLEDGED_S)
+                self._where[transport.get_extra_info("ssl_object")] = where
+                _asked.set(where)
                 return
         raise failed
 
@@ -184,9 +213,7 @@ class Gateway:
             reply.whole(refusal.status, headers, body)
             return
         try:
-            await _hand_on(answer, reply)
-        except ExchangeFailed:
-            reply.cut()  # the head is out: only a cut shows that something is missing
+            await _hand_on(answer, reply, lambda: self._last_words(request, answer))
         finally:
             answer.close()
 
@@ -197,19 +224,35 @@ class Gateway:
             BrokerUnavailable: there is none.
         """
         head = self._head(request)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         try:
             answer = await self._send(head, request.body)
+            self._places.worked(_asked.get())
             if answer.status != Unidentified.status or answer.header(SOURCE_HEADER) != b"broker":
                 return answer
             answer.close()  # the broker's own 401: it judged a session gone stale, before it read the request
             self._pool.retire()
             return await self._send(head, request.body)
         except ExchangeFailed as failure:
+            if self._stopping:
+                raise Busy(STOPPED, retry_after_s=1) from failure
+            if not isinstance(failure, NotSent):
+                self._places.failed(_asked.get())
             raise BrokerUnavailable(self._explain(failure), retry_after_s=1) from failure
+        except asyncio.CancelledError:
+            if loop.time() - began_s > SILENT_S:
+                self._places.failed(_asked.get())
+            raise
 
     async def _send(self, head: bytes, body: bytes) -> Answer:
-        connect_s = CONNECT_S * (len(self._settings.brokers) + 1)
-        return await self._pool.send(head, body, connect_s=connect_s, first_byte_s=ANSWER_S, idle_s=ANSWER_S)
+        return await self._pool.send(head, body, connect_s=CONNECT_ALL_S, first_byte_s=ANSWER_S, idle_s=ANSWER_S)
+
+    def _last_words(self, request: Request, answer: Answer) -> bytes:
+        """What a stream that broke off in the pod or on the way here still says, in the agent's dialect."""
+        refusal = Busy(STOPPED) if self._stopping else BrokerUnavailable("The connection to the broker was lost before the end: ask again.")
+        exchange_id = (answer.header(EXCHANGE_HEADER) or b"").decode("ascii", "replace")
+        return _dialect_of(request.path, request.headers).error_event(refusal, exchange_id)
 
     def _head(self, request: Request) -> bytes:
         query = self._query(request.query) if request.query else ""
@@ -254,7 +297,8 @@ class Gateway:
         return f"The broker did not answer: {failure}. Ask again."
 
 
-async def _hand_on(answer: Answer, reply: Reply) -> None:
+async def _hand_on(answer: Answer, reply: Reply, last_words: Callable[[], bytes]) -> None:
+    """The answer, as it comes. When it breaks off between two events of a stream, that is said; elsewhere only a cut can show it."""
     headers = [header for header in answer.headers if header[0] not in _HOP_BY_HOP]
     length = answer.header(b"content-length")
     if length is not None and answer.complete:
@@ -262,10 +306,19 @@ async def _hand_on(answer: Answer, reply: Reply) -> None:
         return
     reply.begin(answer.status, headers, length=None if length is None else int(length))
     await reply.room()
-    while piece := await answer.piece():
-        reply.write(piece)
-        if reply.full:
-            await reply.room()
+    tail = EVENT_END
+    try:
+        while piece := await answer.piece():
+            reply.write(piece)
+            tail = (tail + piece)[-len(EVENT_END) :] if len(piece) < len(EVENT_END) else piece[-len(EVENT_END) :]
+            if reply.full:
+                await reply.room()
+    except ExchangeFailed:
+        is_stream = length is None and (answer.header(b"content-type") or b"").startswith(b"text/event-stream")
+        if not is_stream or tail != EVENT_END:
+            reply.cut()
+            return
+        reply.write(last_words())
     reply.end()
 
 
@@ -281,10 +334,6 @@ def _word(path: str, refusal: BrokerError) -> tuple[Headers, bytes]:
 
 def _worded(path: str, headers: Iterable[tuple[bytes, bytes]], refusal: BrokerError) -> tuple[Headers, bytes]:
     """A refusal of our own in the dialect of its route. It never reached the broker, so its id is in no audit line."""
-    from broker.dialects import ROUTES, listing  # noqa: PLC0415  2 MB and 20 ms that a gateway without errors never needs
-
-    found = (dialect for (_, route), dialect in ROUTES.items() if path == route or path.startswith(f"{route}/"))
-    dialect = next(found, None) or listing(headers)
     exchange_id = secrets.token_hex(12)
     answer = [
         (b"content-type", b"application/json"),
@@ -294,4 +343,18 @@ def _worded(path: str, headers: Iterable[tuple[bytes, bytes]], refusal: BrokerEr
     ]
     if refusal.retry_after_s is not None:
         answer.append((b"retry-after", b"%d" % max(1, round(refusal.retry_after_s))))
-    return answer, dialect.error(refusal, exchange_id)
+    return answer, _dialect_of(path, headers).error(refusal, exchange_id)
+
+
+class _Words(Protocol):
+    """What of a dialect a gateway needs."""
+
+    def error(self, refusal: BrokerError, exchange_id: str) -> bytes: ...
+    def error_event(self, refusal: BrokerError, exchange_id: str) -> bytes: ...
+
+
+def _dialect_of(path: str, headers: Iterable[tuple[bytes, bytes]]) -> _Words:
+    from broker.dialects import ROUTES, listing  # noqa: PLC0415  2 MB and 20 ms that a gateway without errors never needs
+
+    found = (dialect for (_, route), dialect in ROUTES.items() if path == route or path.startswith(f"{route}/"))
+    return next(found, None) or listing(headers)

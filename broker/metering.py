@@ -5,17 +5,39 @@ which of the two the provider bills. What is no whole number from 0 to 2^31-1 co
 figure as none.
 """
 
+import codecs
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import Raw
 
 from broker import sse
 from broker.body import COUNT_MAX
 from broker.chat import Usage
 from broker.errors import ProviderUnavailable
 
+MEMBER_BYTES: Final = 64 << 10  # no report of usage is larger; what is, is not looked into
+_SLICE_BYTES: Final = 64 << 10
 _VALUE: Final = msgspec.json.Decoder()
+_ABSENT: Final = Raw(b"")
+_OPAQUE: Final = True
+
+
+class _Looked(msgspec.Struct, gc=False):
+    """The members of answers and events that any tally looks at.
+
+    All others are skipped over, not built: 64 MiB of `[],` would be 1.5 GB of lists, and seconds in which nobody else is served.
+    """
+
+    type: Raw = _ABSENT
+    usage: Raw = _ABSENT
+    error: Raw = _ABSENT
+    choices: Raw = _ABSENT
+    message: Raw = _ABSENT
+
+
+_LOOKED: Final = msgspec.json.Decoder(_Looked)
 
 
 class Tally(Protocol):
@@ -63,6 +85,8 @@ class StreamMeter:
         return self._tally.failed
 
     def whole(self, body: bytes) -> Usage | None:
+        if not body.isascii():
+            _require_utf8(body)
         self._tally.answer(read_object(body))
         return self._tally.usage
 
@@ -85,16 +109,28 @@ class StreamMeter:
 
 
 def read_object(data: bytes) -> Mapping[str, object]:
-    """An answer, or the data of an event.
+    """An answer, or the data of an event: those of its members that tallies look at. One that is too large to be read is `True`.
 
     Raises:
         ProviderUnavailable: it is not a JSON object.
     """
     try:
-        value: object = _VALUE.decode(data)
+        found = _LOOKED.decode(data)
+        members: list[tuple[str, Raw]] = [(name, getattr(found, name)) for name in _Looked.__struct_fields__]
+        return {name: _VALUE.decode(raw) if len(raw) <= MEMBER_BYTES else _OPAQUE for name, raw in members if raw}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = None
-    return as_object(value) or _malformed()
+        raise _malformed() from None
+
+
+def _require_utf8(body: bytes) -> None:
+    """In slices: the text of a whole body would take up to four times its bytes."""
+    reader = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for at in range(0, len(body), _SLICE_BYTES):
+            reader.decode(body[at : at + _SLICE_BYTES])
+        reader.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise _malformed() from None
 
 
 def as_object(value: object) -> Mapping[str, object]:
@@ -109,5 +145,5 @@ def count(value: object) -> int | None:
     return None
 
 
-def _malformed() -> Mapping[str, object]:
-    raise ProviderUnavailable("the provider's answer is not well-formed; ask again")
+def _malformed() -> ProviderUnavailable:
+    return ProviderUnavailable("the provider's answer is not well-formed; ask again")

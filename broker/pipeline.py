@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ssl import SSLObject
 from typing import Final, Protocol
-from urllib.parse import unquote
 
-from broker import features, providers, routing, upstream
+from broker import features, model_list, providers, upstream
 from broker.audit import Audit
 from broker.chat import Header, Usage
 from broker.dialects import METHODS, ROUTES
@@ -25,21 +24,22 @@ from broker.errors import (
     Internal,
     MethodNotAllowed,
     NoBackend,
-    ProviderUnavailable,
     TooSlow,
     Unavailable,
+    Unidentified,
     UnknownRoute,
     Untranslatable,
 )
 from broker.exchange import Exchange
-from broker.grant import Backend
+from broker.http1.reply import CLOSE
 from broker.identity import Identity
 from broker.ledger.settling import Settler
 from broker.names import CLAMP_HEADER, EXCHANGE_HEADER, MODELS_PATH, SOURCE_HEADER
 from broker.policy import Snapshot
 from broker.quota import Ask, Ledger
+from broker.routing import Router
 from broker.telemetry import Telemetry
-from broker.upstream import Answer, Upstream
+from broker.upstream import Answer, Failed, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class House:
     telemetry: Telemetry
     now_s: Callable[[], float]  # monotonic
     wall_s: Callable[[], float]
-    draw: Callable[[], float]  # uniform in [0, 1)
+    router: Router
     read_on_s: float = 0.0
     draining: bool = False
     exchanges: set[Exchange] = field(default_factory=set[Exchange])
@@ -119,7 +119,7 @@ async def answer(x: Exchange, house: House, caller: Caller) -> None:
     x.grant = house.snapshot().decide(x.identity, x.question.model)
     x.ends_s = x.began_s + x.grant.max_stream_s
     features.require(x.question.features | x.dialect.features_of_headers(x.headers), x.grant.features)
-    x.backend = route(x, house)
+    route(x, house)
     await admit(x, house)
     await forwarded(x, house, caller)
 
@@ -131,43 +131,43 @@ def misrouted(x: Exchange) -> BrokerError:
     return UnknownRoute(f"this broker does not serve this path; it serves {', '.join((*METHODS, MODELS_PATH))}")
 
 
-def route(x: Exchange, house: House) -> Backend:
-    """A ready backend that speaks the caller's dialect.
+def route(x: Exchange, house: House) -> None:
+    """The ready backends that speak the caller's dialect, and which of them is asked first.
 
     Raises:
         Untranslatable: none of the model's backends speaks it, ready or not.
-        NoBackend: those that do are not ready.
+        NoBackend, ProviderRateLimited: those that do are not ready, or all of them rest.
     """
-    ready = tuple(b for b in x.grant.backends if speaks(b.provider.kind, x.dialect.NAME))
-    if ready:
-        return routing.choose(ready, house.draw())
-    if any(speaks(kind, x.dialect.NAME) for kind in x.grant.configured):
+    x.candidates = tuple(b for b in x.grant.backends if providers.speaks(b.provider.kind, x.dialect.NAME))
+    if x.candidates:
+        x.backend = house.router.first(x.candidates)
+        return
+    if any(providers.speaks(kind, x.dialect.NAME) for kind in x.grant.configured):
         raise NoBackend(
             "no provider of this model is ready; the owner of its AIRoutingPolicy finds the reason in its status", retry_after_s=1
         )
     raise Untranslatable(f"no provider of this model speaks {x.dialect.NAME}; call it with the SDK of a dialect that one of them speaks")
 
 
-def speaks(kind: str, dialect: str) -> bool:
-    return kind in providers.PROVIDERS and dialect in providers.PROVIDERS[kind].paths
-
-
 async def admit(x: Exchange, house: House) -> None:
-    """Hold what this may cost at most. A hold whose answer did not reach us is voided: nothing was sent."""
+    """Hold what this may cost at most, under an id of its own for each hold. One whose answer did not reach us is voided."""
     x.demand = x.question.demand(x.grant.default_output_tokens, x.grant.max_output_tokens)
+    x.hold_id = f"{x.id}.{len(x.tried)}" if x.tried else x.id
     ask = Ask(
-        hold_id=x.id,
+        hold_id=x.hold_id,
         identity=x.identity.spiffe_id,
         policies=x.grant.granting,
         budgets=x.grant.budgets,
         demand=x.demand,
         expires_s=x.grant.max_stream_s + HOLD_MARGIN_S,
+        requests=0 if x.tried else 1,
     )
     try:
         x.held = await house.ledger.hold(ask)
     except (Unavailable, asyncio.CancelledError):
-        house.settler.void(x.id)
+        house.settler.void(x.hold_id)
         raise
+    x.held_tokens += x.demand.prompt_bound + x.held.granted_output
 
 
 async def forwarded(x: Exchange, house: House, caller: Caller) -> None:
@@ -186,21 +186,52 @@ async def forwarded(x: Exchange, house: House, caller: Caller) -> None:
 
 
 async def forward(x: Exchange, house: House, caller: Caller) -> None:
-    """Ask the provider with its credential, and carry the answer to the caller while the meter reads it."""
+    """Ask, until a provider answers or nobody is left to ask: then what came of the last attempt is the caller's answer."""
+    while (failed := await attempt(x, house, caller)) is not None:
+        if not await another(x, house, failed):
+            conclude(x, caller, failed)
+            return
+
+
+async def attempt(x: Exchange, house: House, caller: Caller) -> Failed | None:
+    """Ask one provider with its credential, and carry its answer to the caller while the meter reads it.
+
+    Returns:
+        Why nothing came of it, as long as nothing of it has gone to the caller.
+    """
+    before = x.sent, x.usage
+    x.tried.append(x.backend)
+    x.sent, x.usage = True, None
+    try:
+        await ask(x, house, caller)
+    except Failed as failed:
+        rest_s = house.router.failed(x.backend, failed.cause, failed.retry_after_s)
+        if rest_s:
+            to = x.backend.provider
+            about = {"provider": f"{to.namespace}/{to.name}", "model": x.backend.model, "cause": failed.cause, "rest_s": round(rest_s, 1)}
+            log.warning("backend_rests", extra=about)
+        if caller.begun and failed.refusal is not None:
+            raise failed.refusal from failed
+        if failed.cause == "ConnectFailure":
+            x.sent, x.usage = before
+        elif not failed.billable:
+            x.usage = UNBILLED
+        return failed
+    house.router.succeeded(x.backend)
+    return None
+
+
+async def ask(x: Exchange, house: House, caller: Caller) -> None:
+    """One question, one answer of 200 to the end. Raises upstream.Failed."""
     to = x.backend.provider
     kind = providers.PROVIDERS[to.kind]
     body = x.question.body(x.backend.model, x.held.granted_output, kind.options_at(to.endpoint.host))
-    x.sent = True
-    try:
-        got = await house.upstream.send(to, kind.paths[x.dialect.NAME], x.headers, body)
-    except (ProviderUnavailable, NoBackend) as failure:
-        x.sent = getattr(failure, "sent", False)
-        raise
+    got = await house.upstream.send(to, kind.paths[x.dialect.NAME], x.headers, body)
     try:
         x.first_byte_s = house.now_s()
         if got.status != OK:
-            await pass_on(x, caller, got)
-        elif x.question.streaming:
+            raise await upstream.refused(to, got)
+        if x.question.streaming:
             await stream(x, caller, got)
         else:
             await whole(x, caller, got)
@@ -209,8 +240,8 @@ async def forward(x: Exchange, house: House, caller: Caller) -> None:
 
 
 async def whole(x: Exchange, caller: Caller, got: Answer) -> None:
-    meter = x.question.meter()
     body = await got.whole()
+    meter = x.question.meter()
     usage = meter.whole(body)
     x.usage = usage if meter.done else None
     caller.whole(OK, answer_headers(x, got), body)
@@ -218,17 +249,22 @@ async def whole(x: Exchange, caller: Caller, got: Answer) -> None:
 
 
 async def stream(x: Exchange, caller: Caller, got: Answer) -> None:
-    """Piece by piece: what the provider sent is with the caller before we wait for more, and no faster than the caller reads."""
+    """Piece by piece: what the provider sent is with the caller before we wait for more, and no faster than the caller reads.
+
+    Nothing goes out before the provider has sent something of its stream: until then somebody else may be asked.
+    """
     if not got.is_event_stream:
-        raise ProviderUnavailable("the provider answered a request for a stream with something else; ask again, or without stream")
+        raise upstream.malformed("the provider answered a request for a stream with something else")
     meter = x.question.meter()
+    piece = await got.piece()
     caller.begin(OK, answer_headers(x, got))
     try:
-        while piece := await got.piece():
+        while piece:
             if events := meter.stream(piece):
                 caller.write(events)
                 if caller.full:
                     await caller.room()
+            piece = await got.piece()
         if rest := meter.end():
             caller.write(rest)
     finally:
@@ -237,14 +273,32 @@ async def stream(x: Exchange, caller: Caller, got: Answer) -> None:
     x.code = "answered"
 
 
-async def pass_on(x: Exchange, caller: Caller, got: Answer) -> None:
-    """An answer other than 200, once it is complete: what is the caller's to mend goes on as it is, the rest becomes our refusal."""
-    body = await got.whole()
-    x.usage = UNBILLED
-    refusal = upstream.refusal(x.backend.provider, got)
-    if refusal is not None:
-        raise refusal
-    caller.whole(got.status, [*answer_headers(x, got), (SOURCE_HEADER, b"provider")], body)
+async def another(x: Exchange, house: House, failed: Failed) -> bool:
+    """Make ready for one more attempt: a backend, and a new hold where the provider may bill the last one. False = that was the last."""
+    rules = x.grant.failover
+    if len(x.tried) > rules.max_retries or (failed.cause not in rules.statuses and failed.cause not in rules.causes):
+        return False
+    found = house.router.next(x.candidates, x.tried, rules)
+    if found is None:
+        return False
+    x.backend, wait_s = found
+    if failed.billable:
+        house.settler.settle(x.hold_id, None)
+        x.spent, x.sent = x.charged(), False
+    await asyncio.sleep(wait_s)  # also where that is 0: the settlement goes first, so that a CONCURRENT lease is free
+    if failed.billable:
+        try:
+            await admit(x, house)
+        except BrokerError:
+            return False  # no new hold, no retry
+    return True
+
+
+def conclude(x: Exchange, caller: Caller, failed: Failed) -> None:
+    """The last attempt's failure as the answer: our refusal, or the provider's own words where they are the caller's to mend."""
+    if failed.refusal is not None or failed.answer is None:
+        raise failed.refusal or Internal(f"the broker failed; its operator finds this exchange as {x.id}")
+    caller.whole(failed.answer.status, [*answer_headers(x, failed.answer), (SOURCE_HEADER, b"provider")], failed.body)
     x.code = "answered"
 
 
@@ -275,38 +329,28 @@ def refusal_headers(refusal: BrokerError, exchange_id: str) -> list[Header]:
         (SOURCE_HEADER, refusal.source.encode()),
         (b"x-should-retry", b"true" if refusal.sdk_may_retry else b"false"),
     ]
+    if isinstance(refusal, Unidentified):
+        headers.append(CLOSE)  # whoever called has to prove anew who it is
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(refusal.retry_after_s))))
     return headers
 
 
 def list_models(x: Exchange, house: House, caller: Caller) -> None:
-    """What this identity may call now, in the caller's dialect; no hold."""
-    snapshot = house.snapshot()
-    if not snapshot.names_identity(x.identity):
-        raise Forbidden("no policy names this identity; ask the owner of the models that you need for an AIAccessPolicy")
-    names = tuple(m.name for m in snapshot.visible_models(x.identity) if any(speaks(kind, x.dialect.NAME) for kind in m.kinds))
-    if x.path == MODELS_PATH:
-        body = x.dialect.models(names)
-    else:
-        wanted = unquote(x.path[len(MODELS_PATH) + 1 :])
-        if wanted not in names:
-            raise UnknownRoute("no model of this name is granted to this identity and ready; GET /v1/models lists those that are")
-        body = x.dialect.one_model(wanted)
+    """What this identity may call now; no hold."""
+    body = model_list.body(x.path, x.dialect, x.identity, house.snapshot())
     x.code, x.status = "listed", OK
     caller.whole(OK, [JSON, (EXCHANGE_HEADER, x.id.encode())], body)
 
 
 def settle(x: Exchange, house: House) -> None:
     """Once per hold: what was billed; all of it where nobody can know; nothing where nothing was sent."""
-    if not hasattr(x, "held"):
+    if not x.hold_id:
         return
-    if not x.sent:
-        house.settler.void(x.id)
-        return
-    house.settler.settle(x.id, x.usage)
-    if x.usage is not None:
-        house.telemetry.over_hold(max(0, x.usage.input_tokens + x.usage.output_tokens - x.demand.prompt_bound - x.held.granted_output))
+    if x.sent:
+        house.settler.settle(x.hold_id, x.usage)
+    else:
+        house.settler.void(x.hold_id)
 
 
 def write_down(x: Exchange, house: House) -> None:

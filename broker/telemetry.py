@@ -24,6 +24,7 @@ OTHER: Final = ("other", "other", "other", "other")
 NOBODY: Final = ("", "", "", "")
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 DIRECTIONS: Final = ("input", "output", "cached")
+REASONS: Final = 32  # for refused handshakes; OpenSSL knows some hundred
 
 _Who = tuple[str, str, str, str]
 
@@ -31,17 +32,21 @@ _Who = tuple[str, str, str, str]
 class Figure(Enum):
     """What other rooms know and show through `show`: name, kind, meaning. A figure that nobody shows does not appear."""
 
-    HOLDS_OPEN = "holds_open", "gauge", "Quota holds of this process that are not settled yet"
+    HOLDS_OPEN = "holds_open", "gauge", "Holds in the quota store that are not settled yet, counted every few seconds"
     IN_FLIGHT = "exchanges_in_flight", "gauge", "Exchanges that have begun and not ended"
     SVID_EXPIRY = "svid_expiry_timestamp_seconds", "gauge", "When the SVID in use ends, as a Unix timestamp; 0 without one"
     SNAPSHOT_GENERATION = "snapshot_generation", "gauge", "Counts the policy snapshots that this process has built"
     SNAPSHOT_AGE = "snapshot_age_seconds", "gauge", "Seconds since the policy snapshot in force was built"
     SETTLE_QUEUE = "settle_queue_length", "gauge", "Settlements that wait for the quota store"
+    SETTLE_DROPPED = "settlements_dropped", "counter", "Settlements that never reached the quota store: their holds are spent whole"
+    TOKENS_OVER_HOLD = "tokens_over_hold", "counter", "Tokens that providers billed beyond what was held"
     AUDIT_FAILURES = "audit_failures", "counter", "Writes to the audit log that the system refused"
     AUDIT_LOST = "audit_lost_lines", "counter", "Audit lines that were not kept while nothing could be written"
     AUDIT_SEQ = "audit_head_seq", "gauge", "Number of the last line of the audit chain"
     AUDIT_HASH = "audit_head_hash_prefix", "gauge", "The first 13 hexadecimal digits of that line's hash, as a number"
     UPSTREAM_OPENED = "upstream_connections_opened", "counter", "Connections opened to providers"
+    RETRIES = "retries", "counter", "Further attempts at a provider, after one that came to nothing"
+    BACKENDS_RESTING = "backends_resting", "gauge", "Backends that are left alone for a while, because they failed or said so"
     UPSTREAM_REUSED = "upstream_connections_reused", "counter", "Requests that went out on a connection that was there already"
 
 
@@ -76,7 +81,7 @@ class Telemetry(Collector):
         self._label_sets = label_sets
         self._known: dict[_Who, dict[str, int]] = {}
         self._tokens: dict[_Who, list[int]] = {}
-        self._over_hold = 0
+        self._handshakes: dict[str, int] = {}
         self._total, self._first_byte = _Times(), _Times()
         self._shown: dict[Figure, Callable[[], float]] = {}
         self.registry.register(self)
@@ -86,9 +91,12 @@ class Telemetry(Collector):
         """From now on the figure is what `read` says at the time of asking."""
         self._shown[figure] = read
 
-    def over_hold(self, tokens: int) -> None:
-        """A provider billed so many tokens more than were held: the alarm that a bound is no bound."""
-        self._over_hold += tokens
+    def handshake_refused(self, reason: str) -> None:
+        """Count a TLS handshake that we ended. Of the reason only OpenSSL's own names become labels: the rest quotes strangers."""
+        label = reason.lower() if reason.isupper() else "certificate"
+        if label not in self._handshakes and len(self._handshakes) >= REASONS:
+            label = "other"
+        self._handshakes[label] = self._handshakes.get(label, 0) + 1
 
     def exchange_done(
         self, identity: Identity | None, model: str, code: str, usage: Usage | None, total_s: float, first_byte_s: float | None
@@ -128,7 +136,10 @@ class Telemetry(Collector):
         yield tokens
         yield self._total.family("request_duration_seconds", "From the first byte of a request to the end of its answer")
         yield self._first_byte.family("first_byte_seconds", "From the first byte of a request to the first byte of the provider's answer")
-        yield CounterMetricFamily(PREFIX + "tokens_over_hold", "Tokens that providers billed beyond what was held", self._over_hold)
+        handshakes = CounterMetricFamily(PREFIX + "handshakes_refused", "TLS handshakes of callers that were refused", labels=("reason",))
+        for reason, count in self._handshakes.items():
+            handshakes.add_metric((reason,), count)
+        yield handshakes
         build = GaugeMetricFamily(PREFIX + "build_info", "1; the version is in the label", labels=("version",))
         build.add_metric((self._version,), 1)
         yield build

@@ -15,7 +15,7 @@ from typing import Final
 from broker import addresses, hosts, providers
 from broker.credentials import Credential, SecretRef
 from broker.errors import BrokerError, NoBackend, ProviderAuth, ProviderRateLimited, ProviderTimeout, ProviderUnavailable
-from broker.grant import Endpoint, Provider
+from broker.grant import Cause, Endpoint, Provider
 from broker.http1 import client
 from broker.names import PLACEHOLDER_KEY
 
@@ -39,6 +39,27 @@ _NO_SECRET: Final = b""
 _WEEK: Final = b"604800"  # seconds; what asks for longer is no honest Retry-After
 
 
+class Failed(Exception):
+    """One attempt at a provider came to nothing.
+
+    refusal: what the caller is told when it was the last; None = `answer` and `body` go on to the caller as they are.
+    retry_after_s: when the provider wants to be asked again, where it said so.
+    """
+
+    def __init__(self, cause: Cause, refusal: BrokerError | None, answer: "Answer | None" = None, body: bytes = b"") -> None:
+        super().__init__(str(cause))
+        self.cause: Final = cause
+        self.refusal: Final = refusal
+        self.answer: Final = answer
+        self.body: Final = body
+        self.retry_after_s: Final = answer.retry_after_s() if answer else None
+
+    @property
+    def billable(self) -> bool:
+        """The provider may bill it: it was sent, and no complete answer says that it came to nothing (design.md, "Quota")."""
+        return not isinstance(self.cause, int) and self.cause != "ConnectFailure"
+
+
 class Upstream:
     """Calls providers over pooled connections.
 
@@ -58,15 +79,13 @@ class Upstream:
         self._tls.set_alpn_protocols(["http/1.1"])
         self._pools: dict[tuple[str, str, int, bool], client.Pool] = {}
         self._said: set[str] = set()
-        self._heads: dict[tuple[Provider, str], bytes] = {}
+        self._heads: dict[tuple[int, str], tuple[Provider, bytes]] = {}
 
     async def send(self, provider: Provider, path: str, caller_headers: Headers, body: bytes) -> "Answer":
         """One attempt, up to the head of the answer.
 
         Raises:
-            ProviderUnavailable: `sent` is False when nothing can have reached the provider.
-            ProviderTimeout: no byte of an answer came in time.
-            NoBackend: its credential is gone since the decision.
+            Failed: there is none. With "ConnectFailure" nothing was sent: no connection, or no credential that may go there.
         """
         kind = providers.PROVIDERS[provider.kind]
         secret, credential_line = self._attach(provider, kind, caller_headers)
@@ -83,7 +102,7 @@ class Upstream:
                 head, body, connect_s=provider.connect_s, first_byte_s=provider.first_byte_s, idle_s=provider.idle_s
             )
         except client.ExchangeFailed as failure:
-            raise _as_refusal(failure) from failure
+            raise _as_failed(failure) from failure
         return Answer(got, secret)
 
     def _attach(self, provider: Provider, kind: providers.Kind, caller_headers: Headers) -> tuple[bytes, bytes]:
@@ -95,12 +114,14 @@ class Upstream:
             return _NO_SECRET, b"".join(b"%b: %b\r\n" % pair for pair in own[:1])
         credential, annotation = self._secret(provider.secret) if provider.secret else (None, None)
         if credential is None:
-            raise NoBackend(
-                "the provider's credential is missing; the owner of its AIRoutingPolicy finds the reason in its status", retry_after_s=1
+            raise _unreached(
+                NoBackend(
+                    "the provider's credential is missing; the owner of its AIRoutingPolicy finds the reason in its status", retry_after_s=1
+                )
             )
         if provider.auth == "APIKey" and not hosts.allows(annotation, provider.endpoint, provider.kind):
-            raise NoBackend(
-                "the owner of the key does not let it go to this host; the object has the reason in its status", retry_after_s=1
+            raise _unreached(
+                NoBackend("the owner of the key does not let it go to this host; the object has the reason in its status", retry_after_s=1)
             )
         value = credential.reveal().encode()
         name, prefix = kind.auth
@@ -108,19 +129,21 @@ class Upstream:
 
     def _fixed_head(self, provider: Provider, path: str) -> bytes:
         """What is the same for every request to this provider on this path."""
-        head = self._heads.get((provider, path))
-        if head is None:
-            if len(self._heads) >= POOLS:  # of objects that are no more
-                self._heads.clear()
-            lines = [
-                f"POST {provider.endpoint.path}{path} HTTP/1.1",
-                f"host: {_authority(provider.endpoint)}",
-                "content-type: application/json",
-                "accept-encoding: identity",  # usage must be readable, and a bomb must not unfold here
-                "user-agent: inference-broker",
-                *(f"{name}: {value}" for name, value in provider.headers),
-            ]
-            head = self._heads[provider, path] = "".join(f"{line}\r\n" for line in lines).encode()
+        known = self._heads.get((id(provider), path))  # its own hash would cost as much as the head
+        if known is not None:
+            return known[1]
+        if len(self._heads) >= POOLS:  # of objects that are no more
+            self._heads.clear()
+        lines = [
+            f"POST {provider.endpoint.path}{path} HTTP/1.1",
+            f"host: {_authority(provider.endpoint)}",
+            "content-type: application/json",
+            "accept-encoding: identity",  # usage must be readable, and a bomb must not unfold here
+            "user-agent: inference-broker",
+            *(f"{name}: {value}" for name, value in provider.headers),
+        ]
+        head = "".join(f"{line}\r\n" for line in lines).encode()
+        self._heads[id(provider), path] = (provider, head)  # the provider too: while it is here, nothing else has its id
         return head
 
     def _pool(self, provider: Provider) -> client.Pool:
@@ -192,7 +215,7 @@ class Answer:
         ]
         if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in got.headers):
             got.close()
-            raise ProviderUnavailable("the provider answered compressed, which nobody asked for")
+            raise malformed("the provider answered compressed, which nobody asked for")
 
     @property
     def is_event_stream(self) -> bool:
@@ -208,12 +231,12 @@ class Answer:
         try:
             piece = await self._got.piece()
         except client.ExchangeFailed as failure:
-            raise _as_refusal(failure) from failure
+            raise _as_failed(failure) from failure
         if self._secret:
             seen = self._tail + piece  # a secret may be cut by the pieces
             if self._secret in seen:
                 self.close()
-                raise ProviderUnavailable("the provider's answer held a credential and was withheld")
+                raise malformed("the provider's answer held a credential and was withheld")
             self._tail = seen[-len(self._secret) :]
         return piece
 
@@ -221,9 +244,9 @@ class Answer:
         try:
             body = await self._got.whole(ANSWER_BYTES)
         except client.ExchangeFailed as failure:
-            raise _as_refusal(failure) from failure
+            raise _as_failed(failure) from failure
         if self._secret and self._secret in body:
-            raise ProviderUnavailable("the provider's answer held a credential and was withheld")
+            raise malformed("the provider's answer held a credential and was withheld")
         return body
 
     def close(self) -> None:
@@ -231,8 +254,20 @@ class Answer:
         self._got.close()
 
 
-def refusal(provider: Provider, got: Answer) -> BrokerError | None:
-    """What an answer other than 200 means for the caller; None = it is the caller's to mend and goes on as it is."""
+async def refused(provider: Provider, answer: Answer) -> Failed:
+    """What an answer other than 200 means, once it is complete: what is the caller's to mend goes on as it is.
+
+    Raises:
+        Failed: it broke off.
+    """
+    return Failed(answer.status, _refusal(provider, answer), answer, await answer.whole())
+
+
+def malformed(why: str) -> Failed:
+    return Failed("Malformed", ProviderUnavailable(f"{why}; ask again, or ask the owner of this model's AIRoutingPolicy"))
+
+
+def _refusal(provider: Provider, got: Answer) -> BrokerError | None:
     if got.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and provider.auth != "Passthrough":
         return ProviderAuth(
             "the provider refused the broker's credential; the owner of the Secret that the provider object names can mend it"
@@ -244,15 +279,21 @@ def refusal(provider: Provider, got: Answer) -> BrokerError | None:
     return ProviderUnavailable(f"the provider answered with status {got.status}; ask again", retry_after_s=got.retry_after_s())
 
 
-def _as_refusal(failure: client.ExchangeFailed) -> BrokerError:
-    """The one mapping from what happened on a connection to what the caller is told."""
-    if isinstance(failure, client.NotSent):
-        refused = ProviderUnavailable(f"the provider cannot be reached ({_STAGES[failure.stage]}); ask again")
-        refused.sent = False
-        return refused
-    if isinstance(failure, client.TooLate):
-        return ProviderTimeout("the provider did not answer in time; ask again")
-    return ProviderUnavailable("the provider's answer broke off or was not well-formed; ask again")
+def _as_failed(failure: client.ExchangeFailed) -> Failed:
+    """The one mapping from what happened on a connection to what it is called, and what the caller is told."""
+    match failure:
+        case client.NotSent():
+            return _unreached(ProviderUnavailable(f"the provider cannot be reached ({_STAGES[failure.stage]}); ask again"))
+        case client.TooLate():
+            return Failed("Timeout", ProviderTimeout("the provider did not answer in time; ask again"))
+        case client.Lost():
+            return Failed("Reset", ProviderUnavailable("the provider's answer broke off; ask again"))
+        case _:
+            return malformed("the provider's answer was not well-formed")
+
+
+def _unreached(why: BrokerError) -> Failed:
+    return Failed("ConnectFailure", why)
 
 
 def _authority(end: Endpoint) -> str:

@@ -13,15 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-
 from broker import addresses, files, logs, pipeline, policy, server, workload_api
 from broker.admin import Admin
 from broker.audit import Audit, Expired
 from broker.config import BrokerSettings, ConfigError
 from broker.credentials import Credential, SecretRef
-from broker.errors import Unavailable
-from broker.http1.server import Limits
+from broker.errors import Busy, Unavailable
+from broker.http1.server import Limits, Server
 from broker.ledger.database import CannotOpen
 from broker.ledger.memory import MemoryLedger
 from broker.ledger.settling import Settler
@@ -29,9 +27,11 @@ from broker.ledger.sqlite import SqliteLedger
 from broker.objects import Resources
 from broker.pipeline import House
 from broker.quota import Ledger
+from broker.routing import Router
 from broker.svids import Update
 from broker.telemetry import Figure, Telemetry
 from broker.trust import Trust
+from broker.truststate import Bundle, read_bundle
 from broker.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 VERSION: Final = version("inference-broker")
 SWEEP_S: Final = 1.0
 EXPIRE_S: Final = 5.0
+LAST_WORDS_S: Final = 1.0  # after the drain: for the error events of what was cut off
+LAST_SETTLEMENTS_S: Final = 2.0  # then, for a quota store that is away; later the holds expire as spent
 AUDIT_KEY_BYTES: Final = 32
 
 
@@ -101,15 +103,17 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
         ConfigError: a setting cannot be used; the message says which.
         OSError: an address or a file cannot be opened.
     """
-    trust = Trust(read_bundles(settings))
+    telemetry = Telemetry(VERSION)
+    trust = Trust(read_bundles(settings), on_refusal=telemetry.handshake_refused)
     source = files.Folder(settings.resources, settings.environ)
     world = read_world(settings, source)
     logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
     world.report()
     async with AsyncExitStack() as closing:
-        house = await open_house(settings, world, trust, closing)
-        show_figures(house, world, trust)
-        admin = Admin(house.telemetry.registry, lambda: why_not_ready(house, trust))
+        house = await open_house(settings, world, trust, telemetry, closing)
+        holds = Holds(house)
+        show_figures(house, world, trust, holds)
+        admin = Admin(telemetry.registry, lambda: why_not_ready(house, trust))
         closing.push_async_callback(admin.stop)
         admin_port = await admin.start(settings.admin.host, settings.admin.port)
         async with asyncio.TaskGroup() as group:
@@ -117,7 +121,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
             tasks = [
                 group.create_task(keep_svid(settings.spiffe_endpoint_socket, trust, world, house, first_svid)),
                 group.create_task(keep_objects(source, world, house)),
-                group.create_task(keep_holds(house)),
+                group.create_task(holds.keep()),
                 group.create_task(keep_time(house)),
             ]
             if await either(first_svid, stop):
@@ -131,8 +135,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
                         started(found)
                     await stop.wait()
                 finally:
-                    house.draining = True
-                    await door.drain(settings.drain if stop.is_set() else 0)
+                    await drain(door, house, settings.drain if stop.is_set() else 0)
             for task in tasks:
                 task.cancel()
 
@@ -159,14 +162,14 @@ def read_hosts(flag: str, entries: tuple[str, ...]) -> addresses.HostList:
         raise ConfigError(f"{flag}: {error}") from error
 
 
-async def open_house(settings: BrokerSettings, world: World, trust: Trust, closing: AsyncExitStack) -> House:
+async def open_house(settings: BrokerSettings, world: World, trust: Trust, telemetry: Telemetry, closing: AsyncExitStack) -> House:
     """Everything that an exchange may use; closed, in the right order, with the stack."""
     audit = Audit.open(settings.audit, VERSION, read_audit_key(settings.audit_key_file))
     closing.callback(audit.close)
     ledger = await open_ledger(settings)
     closing.push_async_callback(ledger.close)
     settler = Settler(ledger)
-    closing.push_async_callback(settler.drain, settings.drain)
+    closing.push_async_callback(settler.drain, LAST_SETTLEMENTS_S)
     upstream = Upstream(world.secret, world.operator.allowed, world.operator.off)
     closing.push_async_callback(upstream.close)
     return House(
@@ -176,12 +179,27 @@ async def open_house(settings: BrokerSettings, world: World, trust: Trust, closi
         settler=settler,
         upstream=upstream,
         audit=audit,
-        telemetry=Telemetry(VERSION),
+        telemetry=telemetry,
         now_s=time.monotonic,
         wall_s=time.time,
-        draw=random.SystemRandom().random,
+        router=Router(time.monotonic, random.SystemRandom().random),
         read_on_s=settings.read_on_after_hangup,
     )
+
+
+async def drain(door: Server, house: House, deadline_s: float) -> None:
+    """Not ready any more, and no new request; what runs may end. What still does at the deadline is told so in its caller's dialect."""
+    house.draining = True
+
+    def cut_off() -> None:
+        for x in tuple(house.exchanges):
+            x.end(Busy("this broker is being stopped and could not wait for the end of this; ask again", retry_after_s=1))
+
+    ending = asyncio.get_running_loop().call_later(deadline_s, cut_off)
+    try:
+        await door.drain(deadline_s + LAST_WORDS_S)
+    finally:
+        ending.cancel()
 
 
 async def either(wanted: asyncio.Event, stop: asyncio.Event) -> bool:
@@ -221,23 +239,28 @@ async def keep_objects(source: files.Folder, world: World, house: House) -> None
         world.report()
 
 
-async def keep_holds(house: House) -> None:
-    """Renew the leases of what runs, and spend what nobody settled; what a crash left behind goes to audit."""
-    rounds = 0
-    while True:
-        try:
-            if rounds % 2 == 0:
-                await house.ledger.renew([x.id for x in house.exchanges if hasattr(x, "held") and x.held.leased])
-            for hold in await house.ledger.expire():
-                house.audit.write(
-                    Expired(
-                        time=datetime.fromtimestamp(house.wall_s(), UTC), exchange=hold.hold_id, spiffe_id=hold.identity, tokens=hold.tokens
-                    )
-                )
-        except Unavailable as away:
-            log.warning("quota_store_away", extra={"reason": str(away)})
-        rounds += 1
-        await asyncio.sleep(EXPIRE_S)
+class Holds:
+    """The upkeep of the store's holds. `open` is how many were not settled at the last look."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.open = 0
+
+    async def keep(self) -> None:
+        """Renew the leases of what runs, and spend what nobody settled; what a crash left behind goes to audit."""
+        house, rounds = self._house, 0
+        while True:
+            try:
+                if rounds % 2 == 0:
+                    await house.ledger.renew([x.hold_id for x in house.exchanges if hasattr(x, "held") and x.held.leased])
+                for lost in await house.ledger.expire():
+                    now = datetime.fromtimestamp(house.wall_s(), UTC)
+                    house.audit.write(Expired(time=now, exchange=lost.hold_id, spiffe_id=lost.identity, tokens=lost.tokens))
+                self.open = await house.ledger.open_holds()
+            except Unavailable as away:
+                log.warning("quota_store_away", extra={"reason": str(away)})
+            rounds += 1
+            await asyncio.sleep(EXPIRE_S)
 
 
 async def keep_time(house: House) -> None:
@@ -257,22 +280,22 @@ async def open_ledger(settings: BrokerSettings) -> Ledger:
         return MemoryLedger(time.time)
     if url.startswith("sqlite:///"):
         try:
-            return await SqliteLedger.open(Path(url.removeprefix("sqlite://")), time.time)
+            return await SqliteLedger.open(Path(url.removeprefix("sqlite://")), time.time, settings.quota_deadline)
         except CannotOpen as error:
             raise ConfigError(f"--quota-store: {error}") from error
     raise ConfigError(f"--quota-store: {url!r} is neither sqlite:///PATH nor memory:")
 
 
-def read_bundles(settings: BrokerSettings) -> dict[str, tuple[x509.Certificate, ...]]:
+def read_bundles(settings: BrokerSettings) -> dict[str, Bundle]:
     """The trust anchors that the operator gave as files.
 
     Raises:
         ConfigError: a file is missing or holds no certificate.
     """
-    bundles: dict[str, tuple[x509.Certificate, ...]] = {}
+    bundles: dict[str, Bundle] = {}
     for given in settings.trust_bundle:
         try:
-            found = tuple(x509.load_pem_x509_certificates(given.file.read_bytes()))
+            found = read_bundle(given.file.read_bytes())
         except (OSError, ValueError) as error:
             raise ConfigError(f"--trust-bundle {given.trust_domain}={given.file}: {error}") from error
         bundles[given.trust_domain] = bundles.get(given.trust_domain, ()) + found
@@ -309,20 +332,24 @@ def why_not_ready(house: House, trust: Trust) -> list[str]:
     return [reason for reason in reasons if reason]
 
 
-def show_figures(house: House, world: World, trust: Trust) -> None:
+def show_figures(house: House, world: World, trust: Trust, holds: Holds) -> None:
     show = house.telemetry.show
     show(Figure.IN_FLIGHT, lambda: len(house.exchanges))
-    show(Figure.HOLDS_OPEN, lambda: sum(1 for x in house.exchanges if hasattr(x, "held")))
+    show(Figure.HOLDS_OPEN, lambda: holds.open)
     show(Figure.SVID_EXPIRY, lambda: trust.expires or 0)
     show(Figure.SNAPSHOT_GENERATION, lambda: world.generation)
     show(Figure.SNAPSHOT_AGE, lambda: time.monotonic() - world.built_s)
     show(Figure.SETTLE_QUEUE, lambda: house.settler.waiting)
+    show(Figure.SETTLE_DROPPED, lambda: house.settler.dropped)
+    show(Figure.TOKENS_OVER_HOLD, lambda: house.settler.excess_tokens)
     show(Figure.AUDIT_FAILURES, lambda: house.audit.failures)
     show(Figure.AUDIT_LOST, lambda: house.audit.lost)
     show(Figure.AUDIT_SEQ, lambda: house.audit.head().seq)
     show(Figure.AUDIT_HASH, lambda: int(house.audit.head().hash[:13] or "0", 16))
     show(Figure.UPSTREAM_OPENED, lambda: house.upstream.opened)
     show(Figure.UPSTREAM_REUSED, lambda: house.upstream.reused)
+    show(Figure.RETRIES, lambda: house.router.retries)
+    show(Figure.BACKENDS_RESTING, lambda: house.router.resting)
 
 
 def announce(settings: BrokerSettings, found: Started) -> None:

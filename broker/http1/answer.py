@@ -120,15 +120,15 @@ class Answer:
             TooBig: more than limit_bytes; the connection is ended.
             Lost, TooLate, Malformed: as `piece`.
         """
-        pieces: list[bytes] = []
-        size = 0
-        while piece := await self.piece():
-            size += len(piece)
-            if size > limit_bytes:
+        first = piece = await self.piece()
+        body = bytearray()  # one, since a list of pieces of a byte or two would be many times the body
+        while piece:
+            if len(body) + len(piece) > limit_bytes:
                 self.close()
                 raise TooBig(f"the answer is larger than {limit_bytes} bytes")
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            body += piece
+            piece = await self.piece()
+        return first if len(first) == len(body) else bytes(body)
 
     def close(self) -> None:
         """An answer that is not complete ends its connection at once."""

@@ -117,9 +117,7 @@ class Pool:
         """The youngest idle one, so that the others can age out."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.usable:
-                continue
-            if self._fit is None or self._fit(connection.tls):
+            if connection.usable and (self._fit is None or self._fit(connection.tls)):
                 return connection
             connection.let_go()
         return None

@@ -204,6 +204,11 @@ class Connection(asyncio.BufferedProtocol):
         limits = self._server.limits
         self.deadline = self._server.loop.time() + (limits.write_s if self.full else limits.keep_alive_s)
 
+    @property
+    def useless(self) -> bool:
+        """Nobody would miss it: no exchange runs, no body is under way, nothing of ours is unread."""
+        return self.reply is None and self._body is None and not self._closing and not self._transport.get_write_buffer_size()
+
     def refuse_full(self) -> None:
         self._refuse(Busy("There are too many connections to this replica.", retry_after_s=1))
 

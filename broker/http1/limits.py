@@ -8,6 +8,8 @@ from typing import Final
 class Limits:
     """What one door takes from its peers.
 
+    connections: that are open. One more takes the place of one that asks for nothing; where there is none, it is told Busy.
+    handshakes: that are under way. One more takes the place of the oldest.
     bodies_bytes: of all bodies in flight together; the request that goes beyond it is refused as Busy.
     head_s: from the connection, or the first byte of a later request, to the end of the head.
     body_s: for the whole body; no byte extends it.
@@ -20,6 +22,7 @@ class Limits:
     body_bytes: int = 32 << 20
     bodies_bytes: int = 64 << 20
     connections: int = 1024
+    handshakes: int = 256
     write_buffer_bytes: int = 64 << 10
     handshake_s: float = 10.0
     head_s: float = 10.0

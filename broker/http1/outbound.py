@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import select
 import ssl
 from typing import Final, Protocol
 
@@ -41,8 +42,8 @@ class Connection(asyncio.BufferedProtocol):
     """Idle in the pool, or serving exactly one exchange. `deadline` is only a number; the pool's sweep looks at it."""
 
     __slots__ = (
-        "_answer", "_begun", "_complete", "_head_bytes", "_idle_s", "_interim", "_keep", "_leaving", "_lost", "_parser",
-        "_parts", "_paused", "_pool", "_sending", "_transport", "_writable", "deadline", "full", "generation", "served", "tls",
+        "_answer", "_barren_bytes", "_begun", "_complete", "_head_bytes", "_heard", "_idle_s", "_interim", "_keep", "_leaving", "_lost",
+        "_parser", "_parts", "_paused", "_pool", "_sending", "_transport", "_writable", "deadline", "full", "generation", "served", "tls",
     )  # fmt: skip
 
     def __init__(self, pool: Owner) -> None:
@@ -52,8 +53,9 @@ class Connection(asyncio.BufferedProtocol):
         self._answer: Answer | None = None
         self._parts: list[bytes] = []
         self._paused = self._lost = self._leaving = self._sending = self._begun = self._complete = self._keep = False
-        self._head_bytes = self._interim = 0
+        self._head_bytes = self._barren_bytes = self._interim = 0
         self._idle_s = 0.0
+        self._heard = select.poll()
         self._writable: asyncio.Future[None] | None = None
         self.tls: ssl.SSLObject | None = None
         self.generation = pool.generation
@@ -67,6 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         transport.set_write_buffer_limits(self._pool.limits.buffer_bytes)
         self.tls = transport.get_extra_info("ssl_object")
+        self._heard.register(transport.get_extra_info("socket"), select.POLLIN)
         self._pool.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
@@ -90,15 +93,23 @@ class Connection(asyncio.BufferedProtocol):
                 cause = error.__context__  # httptools wraps what a callback raised
                 self.fail(cause if isinstance(cause, ExchangeFailed) else Malformed("the answer is not well-formed HTTP/1.1"))
                 return
-            self._keep = False  # something came after the answer
+        if not self._parts and not self._complete and self._is_barren(nbytes):
+            self.fail(TooBig("the answer has too much around its body"))
+            return
         self._hand_over(answer)
         if answer.status:
             answer.wake()
+
+    def _is_barren(self, nbytes: int) -> bool:
+        """Head, trailers, chunk extensions: the parser keeps a line until it ends, so a line without end must be counted here."""
+        self._barren_bytes += nbytes
+        return self._barren_bytes > self._pool.limits.head_bytes * 2
 
     def _hand_over(self, answer: Answer) -> None:
         """What one read brought: to the answer, which wakes only then. And the next deadline."""
         if self._parts:
             parts, self._parts = self._parts, []
+            self._barren_bytes = 0
             if answer.take(parts) > self._pool.limits.buffer_bytes and not self._complete:
                 self._paused = True
                 self._transport.pause_reading()
@@ -165,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpResponseParser(self)
         answer = self._answer = Answer(self)
         self._begun = self._complete = False
-        self._head_bytes = self._interim = 0
+        self._head_bytes = self._barren_bytes = self._interim = 0
         self._idle_s = idle_s
         self.deadline = self._pool.loop.time() + first_byte_s
         return answer
@@ -200,7 +211,8 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def usable(self) -> bool:
-        return not self._lost and not self._transport.is_closing()
+        """Idle, and the other side has said nothing: neither its end nor anything else, not even what the loop has yet to read."""
+        return not self._lost and not self._transport.is_closing() and not self._heard.poll(0)
 
     def let_go(self) -> None:
         """End politely, and soon."""
@@ -234,9 +246,6 @@ class Connection(asyncio.BufferedProtocol):
         answer.finish(None)
         usable = self._keep and not self.full and not self._sending
         self._let_write()
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()  # in the pool it must hear the other side's close
         self._pool.give_back(self, usable=usable)
 
     def _let_write(self) -> None:

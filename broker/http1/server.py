@@ -8,7 +8,6 @@ begun, and after any refusal the connection ends.
 import asyncio
 import asyncio.sslproto
 import logging
-import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -17,6 +16,7 @@ from broker.errors import BrokerError, Busy, Internal
 from broker.http1 import rules
 from broker.http1.inbound import STOPPING, Connection
 from broker.http1.limits import Limits
+from broker.http1.listener import Listener
 from broker.http1.reply import Reply, Request
 
 __all__ = ("Handler", "Judge", "Limits", "Refuse", "Reply", "Request", "Server", "shrink_tls_buffers")
@@ -53,7 +53,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._replies: dict[asyncio.Task[None], Reply] = {}
         self._bodies_bytes = 0
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._tick_s = min(1.0, min(limits.head_s, limits.body_s, limits.keep_alive_s, limits.write_s, limits.linger_s) / 4)
@@ -61,6 +61,11 @@ class Server:
     @property
     def connections(self) -> int:
         return len(self._connections)
+
+    @property
+    def handshakes(self) -> int:
+        """Connections that are not open yet: under TLS, whose handshake is under way."""
+        return sum(listener.opening for listener in self._listeners)
 
     @property
     def exchanges(self) -> int:
@@ -73,25 +78,13 @@ class Server:
         Raises:
             OSError: the address cannot be bound.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.create_server((host, port), family=family, backlog=512)
-        if ssl is None:
-            listener = await self.loop.create_server(lambda: Connection(self), sock=sock)
-        else:
+        if ssl is not None:
             shrink_tls_buffers()
-            limits = self.limits
-            listener = await self.loop.create_server(
-                lambda: Connection(self),
-                sock=sock,
-                ssl=ssl,
-                ssl_handshake_timeout=limits.handshake_s,
-                ssl_shutdown_timeout=limits.linger_s,
-            )
+        listener = Listener((host, port), lambda: Connection(self), self.limits, ssl)
         self._listeners.append(listener)
         if self._sweep_timer is None:
             self._sweep_timer = self.loop.call_later(self._tick_s, self._sweep)
-        bound: int = sock.getsockname()[1]
-        return bound
+        return listener.port
 
     async def drain(self, deadline_s: float) -> None:
         """Take no more, let what runs end, cancel what still runs at the deadline. Nothing of the server is left afterwards."""
@@ -140,7 +133,17 @@ class Server:
         if self.draining:  # its handshake was under way
             connection.close_idle()
         elif len(self._connections) > self.limits.connections:
-            connection.refuse_full()
+            self._make_room(connection)
+
+    def _make_room(self, newcomer: Connection) -> None:
+        """Those who ask for nothing go first, so that hoarding connections keeps nobody out; where all are busy, we are full."""
+        useless = min((c for c in self._connections if c.useless and c is not newcomer), key=lambda c: c.deadline, default=None)
+        if useless is not None:
+            useless.abort()
+        elif len(self._connections) > self.limits.connections + self.limits.handshakes:
+            newcomer.abort()  # so many are being told already
+        else:
+            newcomer.refuse_full()
 
     def remove(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -58,7 +58,7 @@ class FailoverSpec(Part, frozen=True, kw_only=True):
     retry_on: Annotated[
         tuple[Annotated[int, Meta(ge=400, le=599)] | Cause, ...],
         Meta(max_length=32, description="statuses from 400 to 599, and ConnectFailure, Reset, Timeout"),
-    ] = (429, 502, 503, 504, "ConnectFailure")
+    ] = (429, 502, 503, 504, 529, "ConnectFailure")
     max_retries: Annotated[int, Meta(ge=0, le=5, description="further attempts after the first")] = 2
     backoff: Annotated[Backoff, Meta(description="how long to wait between attempts")] = field(default_factory=Backoff)
 

@@ -5,6 +5,11 @@ from typing import Final
 from broker.providers import anthropic, mistral, openai
 from broker.providers.kind import Kind
 
-__all__ = ["PROVIDERS", "Kind"]
+__all__ = ["PROVIDERS", "Kind", "speaks"]
 
 PROVIDERS: Final[dict[str, Kind]] = {"OpenAI": openai.KIND, "Anthropic": anthropic.KIND, "Mistral": mistral.KIND}
+
+
+def speaks(kind: str, dialect: str) -> bool:
+    """Requests of this dialect pass through to providers of this kind."""
+    return kind in PROVIDERS and dialect in PROVIDERS[kind].paths

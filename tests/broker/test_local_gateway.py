@@ -181,18 +181,76 @@ async def test_a_stream_passes_piece_by_piece(ca, agent):
         writer.close()
 
 
-async def test_a_cut_stream_is_cut_for_the_agent_too(ca, agent):
+def breaking_off(after, content_type=b"text/event-stream"):
+    """A handler that writes these pieces and is gone."""
+
+    async def handler(request, reply):
+        reply.begin(200, [(b"content-type", content_type), (b"x-aiaccess-exchange", b"e1")])
+        await reply.room()
+        for piece in after:
+            reply.write(piece)
+            await reply.room()
+            await asyncio.sleep(0.02)
+        reply.cut()
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("after", "content_type"),
+    [
+        ([b"data: 1\n\n", b"data: 2"], b"text/event-stream"),
+        ([b"data: 1\n\n", b"data: 2\n"], b"text/event-stream"),
+        ([b"data: 1\n\n"], b"text/csv"),
+    ],
+    ids=["within an event", "before its empty line", "no event stream"],
+)
+async def test_a_cut_answer_is_cut_for_the_agent_too(ca, agent, after, content_type):
+    async with broker_door(ca, breaking_off(after, content_type)) as broker, gateway(broker.port, updates=[update(agent, ca)]) as made:
+        got = await send(made.port, request(made))
+        assert b"data: 1" in got
+        assert b"broker_unavailable" not in got
+        assert b"0\r\n\r\n" not in got
+
+
+@pytest.mark.parametrize("after", [[b"data: 1\n\n"], [b"data: 1\n", b"\n"], []], ids=["an event", "in two pieces", "the head alone"])
+async def test_a_stream_that_breaks_off_between_two_events_ends_with_the_reason(ca, agent, after):
+    async with broker_door(ca, breaking_off(after)) as broker, gateway(broker.port, updates=[update(agent, ca)]) as made:
+        got = await send(made.port, request(made))
+        last = json.loads(got.rpartition(b"data: ")[2].partition(b"\n\n")[0])
+        assert last["error"]["code"] == "broker_unavailable"
+        assert got.endswith(b"\n\n\r\n0\r\n\r\n")
+        assert b"event: error" in await send(made.port, request(made, MESSAGES))  # Anthropic's shape
+
+
+async def test_a_gateway_that_is_stopped_ends_streams_in_the_agents_dialect(ca, agent):
     async def handler(request, reply):
         reply.begin(200, [(b"content-type", b"text/event-stream")])
         reply.write(b"data: 1\n\n")
         await reply.room()
-        await asyncio.sleep(0.05)
-        reply.cut()
+        await asyncio.Event().wait()
 
     async with broker_door(ca, handler) as broker, gateway(broker.port, updates=[update(agent, ca)]) as made:
-        got = await send(made.port, request(made))
-        assert b"data: 1" in got
-        assert b"0\r\n\r\n" not in got
+        asking = asyncio.get_running_loop().create_task(send(made.port, request(made)))
+        await until(lambda: broker.requests)
+        await until(lambda: made._pool.busy)
+        await made.close(0.05)
+        got = await asking
+        assert b'"busy"' in got
+        assert got.endswith(b"0\r\n\r\n")
+
+
+async def test_a_gateway_that_is_stopped_answers_who_still_waits(ca, agent):
+    async def handler(request, reply):
+        await asyncio.Event().wait()
+
+    async with broker_door(ca, handler) as broker, gateway(broker.port, updates=[update(agent, ca)]) as made:
+        asking = asyncio.get_running_loop().create_task(send(made.port, request(made)))
+        await until(lambda: broker.requests)
+        await made.close(0.05)
+        body, head = error_of(await asking)
+        assert body["error"]["code"] == "busy"
+        assert b"x-should-retry: true" in head
 
 
 async def test_an_agent_that_hangs_up_is_heard_by_the_broker_at_once(ca, agent):
@@ -309,6 +367,72 @@ async def test_the_next_broker_takes_over_when_one_is_away(ca, agent):
         for _ in range(3):
             assert statuses(await send(made.port, request(made))) == [200]
             made._pool.retire()
+
+
+async def test_a_connection_to_the_broker_notices_a_machine_that_vanished(ca, agent):
+    async with broker_door(ca) as broker, gateway(broker.port, updates=[update(agent, ca)]) as made:
+        await send(made.port, request(made))
+        (connection,) = made._pool._idle
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
+async def test_a_broker_that_failed_is_not_asked_first_for_a_while(ca, agent):
+    dials = []
+
+    async def silent(reader, writer):
+        dials.append(writer)
+
+    hanging = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with broker_door(ca) as broker, gateway(hanging.sockets[0].getsockname()[1], broker.port, updates=[update(agent, ca)]) as made:
+        for _ in range(4):
+            assert statuses(await send(made.port, request(made), timeout_s=10)) == [200]
+            made._pool.retire()
+        assert len(dials) == 1
+    for writer in dials:
+        writer.transport.abort()
+    hanging.close()
+
+
+async def test_a_broker_that_answers_no_request_is_not_asked_first_after_the_agent_gave_up(ca, agent, monkeypatch):
+    async def hang(request, reply):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(local_gateway, "SILENT_S", 0.05)
+    async with (
+        broker_door(ca, hang) as hung,
+        broker_door(ca) as broker,
+        gateway(hung.port, broker.port, updates=[update(agent, ca)]) as made,
+    ):
+        while not hung.requests:
+            with contextlib.suppress(TimeoutError):
+                await send(made.port, request(made), timeout_s=0.3)
+            made._pool.retire()
+        for _ in range(4):
+            assert statuses(await send(made.port, request(made))) == [200]
+            made._pool.retire()
+        assert len(hung.requests) == 1
+
+
+async def test_a_broker_that_cut_an_answer_is_not_asked_first_for_a_while(ca, agent):
+    async with (
+        broker_door(ca, lambda request, reply: cut(reply)) as bad,
+        broker_door(ca) as broker,
+        gateway(bad.port, broker.port, updates=[update(agent, ca)]) as made,
+    ):
+        while not bad.requests:
+            await send(made.port, request(made))
+            made._pool.retire()
+        for _ in range(4):
+            assert statuses(await send(made.port, request(made))) == [200]
+            made._pool.retire()
+        assert len(bad.requests) == 1
+
+
+async def cut(reply):
+    reply.cut()
 
 
 async def test_without_an_svid_nothing_is_sent(ca):
@@ -448,7 +572,7 @@ async def test_a_page_that_rebinds_its_name_gets_nothing(ca, agent):
 async def test_it_listens_on_loopback_alone(ca):
     async with gateway(1) as made:
         (listener,) = made._server._listeners
-        assert [sock.getsockname()[0] for sock in listener.sockets] == ["127.0.0.1"]
+        assert listener._sock.getsockname()[0] == "127.0.0.1"
 
 
 async def test_run_follows_the_workload_api_and_drains(ca, agent, tmp_path):

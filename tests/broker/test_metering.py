@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Mapping
 
 import pytest
@@ -59,8 +60,8 @@ def test_a_meter_says_what_its_tally_says() -> None:
     meter = StreamMeter(tally)
     tally.done = tally.failed = True
     assert (meter.usage, meter.done, meter.failed) == (Usage(1, 2), True, True)
-    assert meter.whole(b'{"a":1}') == Usage(1, 2)
-    assert tally.shown == [{"a": 1}]
+    assert meter.whole(b'{"usage":1}') == Usage(1, 2)
+    assert tally.shown == [{"usage": 1}]
 
 
 @pytest.mark.parametrize("value", [True, False, -1, 2**31, 1.0, "1", None, [1]])
@@ -72,13 +73,54 @@ def test_figures_are_counted() -> None:
     assert (count(0), count(2**31 - 1)) == (0, 2**31 - 1)
 
 
-@pytest.mark.parametrize("data", [b"", b"[1]", b"{", b"1", b'{"a":"\xff"}', b"[" * 100_000, b"{}"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"[1]", b"{", b"1", b'{"a":1', b'{"a":1}{}', b"\xef\xbb\xbf{}", b"[" * 100_000),
+        *(b'{"a":%b}' % (b"[" * 100_000), b'{"type":"\xff"}', b'{"usage":{"prompt_tokens":1e400}}'),
+    ],
+)
 def test_what_is_no_object_is_a_fault_of_the_provider(data: bytes) -> None:
     with pytest.raises(ProviderUnavailable):
         read_object(data)
 
 
-def test_an_object_is_read_and_everything_else_is_empty() -> None:
-    assert read_object(b'{"a":[1]}') == {"a": [1]}
+@pytest.mark.parametrize("body", [b'{"a":"\xff"}', b'{"a":"' + b"\xc3\xa9" * 100_000 + b'\xc3"}'])
+def test_an_answer_that_is_not_utf_8_is_a_fault_of_the_provider(body: bytes) -> None:
+    with pytest.raises(ProviderUnavailable):
+        StreamMeter(Recording()).whole(body)
+
+
+@pytest.mark.parametrize("cut", range(4))
+def test_characters_of_any_width_pass_wherever_the_slices_fall(cut: int) -> None:
+    body = b'{"a":"' + b"x" * cut + "\U0001f600".encode() * 50_000 + b'"}'
+    assert StreamMeter(Recording()).whole(body) == Usage(1, 2)
+
+
+def test_of_an_object_the_members_are_read_that_tallies_look_at() -> None:
+    assert read_object(b'{"a":[1],"usage":{"x":1},"choices":[],"type":"t","error":null,"message":{}}') == {
+        "usage": {"x": 1},
+        "choices": [],
+        "type": "t",
+        "error": None,
+        "message": {},
+    }
+    assert read_object(b"{}") == {}
+
+
+@pytest.mark.parametrize("name", ["a", "choices", "usage", "error"])
+def test_a_member_that_would_unfold_is_not_built(name: str) -> None:
+    """A list of empty lists has three bytes each on the wire and 64 in memory."""
+    bomb = b'{"%b":[' % name.encode() + b"[]," * (1 << 20) + b"[]]}"
+    read_object(b"{}")
+    tracemalloc.start()
+    read = read_object(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(bomb)
+    assert read == ({} if name == "a" else {name: True})
+
+
+def test_what_is_no_object_is_an_empty_one() -> None:
     assert as_object([1]) == {}
     assert as_object({"a": 1}) == {"a": 1}

@@ -6,6 +6,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker.chat import Usage
 from broker.identity import Identity
+from broker.ledger.memory import MemoryLedger
+from broker.ledger.settling import Settler
 from broker.telemetry import Figure, Telemetry
 
 
@@ -115,10 +117,41 @@ def test_every_figure_can_be_shown(figure: Figure) -> None:
     assert value(telemetry, f"aiaccess_{name}{'_total' if kind == 'counter' else ''}") == 7.0
 
 
-def test_tokens_beyond_a_hold_raise_the_alarm_counter() -> None:
+@pytest.mark.parametrize(
+    ("reason", "label"),
+    [
+        ("UNSUPPORTED_PROTOCOL", "unsupported_protocol"),
+        ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "peer_did_not_return_a_certificate"),
+        ("unable to get local issuer certificate", "certificate"),
+        ("no trust bundle is held for the trust domain evil.test: its operator and ours can federate", "certificate"),
+    ],
+)
+def test_a_refused_handshake_is_counted_under_a_name_that_no_stranger_chose(reason: str, label: str) -> None:
     telemetry = Telemetry("0.1.0")
-    telemetry.over_hold(12)
-    telemetry.over_hold(3)
+    telemetry.handshake_refused(reason)
+    telemetry.handshake_refused(reason)
+    assert value(telemetry, "aiaccess_handshakes_refused_total", reason=label) == 2
+    assert "evil" not in text(telemetry)
+
+
+def test_kinds_of_refused_handshakes_are_bounded() -> None:
+    telemetry = Telemetry("0.1.0")
+    for number in range(100):
+        telemetry.handshake_refused(f"REASON_{number}")
+    assert text(telemetry).count("aiaccess_handshakes_refused_total{") == 33
+    assert value(telemetry, "aiaccess_handshakes_refused_total", reason="other") == 68
+
+
+async def test_tokens_beyond_a_hold_raise_the_alarm_counter() -> None:
+    class Ledger(MemoryLedger):
+        async def settle(self, hold_id: str, usage: Usage | None) -> int:
+            return usage.output_tokens if usage else 0
+
+    telemetry, settler = Telemetry("0.1.0"), Settler(Ledger(lambda: 0.0))
+    telemetry.show(Figure.TOKENS_OVER_HOLD, lambda: settler.excess_tokens)
+    settler.settle("one", Usage(1, 12))
+    settler.settle("two", Usage(1, 3))
+    await settler.drain(5)
     assert value(telemetry, "aiaccess_tokens_over_hold_total") == 15
 
 

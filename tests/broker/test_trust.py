@@ -6,13 +6,11 @@ import ssl
 import sys
 import tempfile
 import time
-from functools import reduce
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
-from support.spiffe_ca import Faults, SpiffeCa, anybody, handshake, key_usage, trusting, update
+from support.hostile_certificates import CLIENT_ONLY, FAULTS, OF_OTHER_DOMAINS, SERVER_ONLY
+from support.spiffe_ca import Faults, SpiffeCa, anybody, handshake, posing, presenting, trusting, update
 
 from broker.errors import Unavailable, Unidentified
 from broker.svids import BadUpdate, Update, X509Svid
@@ -20,7 +18,6 @@ from broker.trust import Trust
 from broker.truststate import TrustState
 
 BROKER, AGENT = "spiffe://a.test/ns/inference-broker/sa/broker", "spiffe://a.test/ns/team1/sa/agent"
-SERVER_ONLY, CLIENT_ONLY = (ExtendedKeyUsageOID.SERVER_AUTH,), (ExtendedKeyUsageOID.CLIENT_AUTH,)
 
 
 class Clock:
@@ -52,17 +49,6 @@ def agent(ca):
 def broker(ca, other):
     """A broker of a.test that federates with b.test."""
     return trusting(ca.issue(BROKER), ca, federated={"b.test": [other]})
-
-
-def presenting(svid):
-    """A client that presents this SVID as it is, good or bad, and trusts any broker: what an attacker would run."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(svid.pem)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
 
 
 def judged(trust, tls, now=None):
@@ -110,83 +96,24 @@ def test_a_chain_of_this_shape_gets_in(broker, ca, shape):
     assert judged(broker, theirs) == AGENT
 
 
-REFUSED = {
-    "trust domain A by federated authority B": lambda a, b: b.issue(AGENT),
-    "trust domain B by authority A": lambda a, b: a.issue("spiffe://b.test/w"),
-    "trust domain B by an intermediate of A": lambda a, b: a.intermediate().issue("spiffe://b.test/w"),
-    "an unknown trust domain by authority A": lambda a, b: a.issue("spiffe://c.test/w"),
-    "an authority of the same name with another key": lambda a, b: SpiffeCa("a.test").issue(AGENT),
-    "two URI names": lambda a, b: a.issue(AGENT, Faults(uris=(AGENT, BROKER))),
-    "a second URI name that is no SPIFFE ID": lambda a, b: a.issue(AGENT, Faults(uris=(AGENT, "https://a.test/"))),
-    "no name at all": lambda a, b: a.issue(AGENT, Faults(san=False)),
-    "a DNS name only": lambda a, b: a.issue(AGENT, Faults(uris=(), dns=("a.test",))),
-    "no path": lambda a, b: a.issue(AGENT, Faults(uris=("spiffe://a.test",))),
-    "a newline in the SPIFFE ID": lambda a, b: a.issue(AGENT, Faults(raw_uri=AGENT[:-1].encode() + b"\n")),
-    "upper case in the trust domain": lambda a, b: a.issue(AGENT, Faults(uris=("spiffe://A.test/w",))),
-    "2049 bytes": lambda a, b: a.issue(AGENT, Faults(uris=("spiffe://a.test/" + "w" * 2033,))),
-    "a CA certificate as a leaf": lambda a, b: a.issue(AGENT, Faults(is_ca=True)),
-    "a CA certificate with signing rights as a leaf": lambda a, b: a.issue(
-        AGENT, Faults(is_ca=True, usage=key_usage("digital_signature", "key_cert_sign"))
-    ),
-    "keyCertSign": lambda a, b: a.issue(AGENT, Faults(usage=key_usage("digital_signature", "key_cert_sign"))),
-    "cRLSign": lambda a, b: a.issue(AGENT, Faults(usage=key_usage("digital_signature", "crl_sign"))),
-    "no digitalSignature": lambda a, b: a.issue(AGENT, Faults(usage=key_usage("key_agreement"))),
-    "no key usage": lambda a, b: a.issue(AGENT, Faults(usage=None)),
-    "a key usage that is not critical": lambda a, b: a.issue(AGENT, Faults(usage_critical=False)),
-    "serverAuth alone": lambda a, b: a.issue(AGENT, Faults(purposes=SERVER_ONLY)),
-    "clientAuth alone": lambda a, b: a.issue(AGENT, Faults(purposes=CLIENT_ONLY)),
-    "an empty subject and a name that is not critical": lambda a, b: a.issue(AGENT, Faults(subject=())),
-    "no authority key identifier": lambda a, b: a.issue(AGENT, Faults(authority_key_id=False)),
-    "an unknown critical extension": lambda a, b: a.issue(
-        AGENT, Faults(extra=((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), True),))
-    ),
-    "expired": lambda a, b: a.issue(AGENT, begins_s=-100, ttl_s=-2),
-    "not valid yet": lambda a, b: a.issue(AGENT, begins_s=100),
-    "an expired intermediate": lambda a, b: a.intermediate(begins_s=-100, ttl_s=-2).issue(AGENT),
-    "an intermediate that is no CA": lambda a, b: a.intermediate(is_ca=False).issue(AGENT),
-    "an intermediate that may not sign": lambda a, b: a.intermediate(usage=key_usage("digital_signature")).issue(AGENT),
-    "an intermediate for servers alone": lambda a, b: a.intermediate(purposes=SERVER_ONLY).issue(AGENT),
-    "an intermediate below a path length of 0": lambda a, b: a.intermediate(path_length=0).intermediate().issue(AGENT),
-    "URI name constraints, which our verifier does not know": lambda a, b: a.intermediate(
-        constraints=x509.NameConstraints([x509.UniformResourceIdentifier("a.test")], None)
-    ).issue(AGENT),
-    "a leaf that another leaf signed": lambda a, b: _signed_by_a_leaf(a),
-    "a missing intermediate": lambda a, b: _without_intermediates(a.intermediate().issue(AGENT)),
-    "six intermediates": lambda a, b: reduce(lambda ca, _: ca.intermediate(), range(6), a).issue(AGENT),
-}
-
-
-def _signed_by_a_leaf(ca):
-    return ca.intermediate(is_ca=False, usage=key_usage("digital_signature")).issue(AGENT)
-
-
-def _without_intermediates(svid):
-    return type(svid)(svid.spiffe_id, svid.chain[:1], svid.key)
-
-
-@pytest.mark.parametrize("fault", REFUSED)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_client_with_this_fault_ends_in_the_handshake(broker, ca, other, fault):
     with pytest.raises(ssl.SSLError):
-        handshake(presenting(REFUSED[fault](ca, other)), broker.server_context())
+        handshake(presenting(FAULTS[fault](ca, other, AGENT)), broker.server_context())
 
 
-@pytest.mark.parametrize("fault", REFUSED)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_chain_with_this_fault_is_refused_by_our_own_verdict_too(ca, other, fault):
     """OpenSSL may have said no first above: here it has no say."""
     state = trusting(ca.issue(BROKER), ca, federated={"b.test": [other]}).in_force
     assert state is not None
     with pytest.raises(Unidentified):
-        state.verify(REFUSED[fault](ca, other).chain_der, time.time())
+        state.verify(FAULTS[fault](ca, other, AGENT).chain_der, time.time())
 
 
-@pytest.mark.parametrize("fault", [name for name in REFUSED if "unknown trust domain" not in name])
+@pytest.mark.parametrize("fault", sorted(FAULTS.keys() - OF_OTHER_DOMAINS))
 def test_a_broker_with_this_fault_gets_no_byte_of_ours(ca, other, agent, fault):
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    svid = REFUSED[fault](ca, other)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(svid.pem)
-        file.flush()
-        server.load_cert_chain(file.name)
+    server = posing(FAULTS[fault](ca, other, AGENT))
     client = trusting(agent, ca, federated={"b.test": [other]})
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(client.client_context(anybody), server)

@@ -8,10 +8,10 @@ from support.web_ca import web_server_context
 
 from broker.addresses import HostList, Off, parse_hosts
 from broker.credentials import Credential, SecretRef
-from broker.errors import NoBackend, ProviderTimeout, ProviderUnavailable
+from broker.errors import NoBackend, ProviderTimeout
 from broker.grant import Endpoint, Provider
 from broker.names import PLACEHOLDER_KEY
-from broker.upstream import Answer, Upstream, refusal
+from broker.upstream import Answer, Failed, Upstream, refused
 
 CANARY = "sk-canary-0123456789"
 REF = SecretRef("team1", "key", "api-key")
@@ -40,6 +40,12 @@ class Calling:
 
 async def send(upstream: Upstream, to: Provider, headers=(), body: bytes = b"{}", path: str = "/chat/completions") -> Answer:
     return await upstream.send(to, path, list(headers), body)
+
+
+async def failure(waits) -> Failed:
+    with pytest.raises(Failed) as caught:
+        await waits
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -107,8 +113,9 @@ async def test_a_changed_secret_is_used_for_the_next_request():
 @pytest.mark.parametrize("annotation", ["", "api.openai.com", "http://127.0.0.1:1", "127.0.0.1"])
 async def test_a_key_goes_to_no_host_that_its_owner_did_not_name(annotation):
     async with FakeProvider(json_answer(b"{}")) as there, Calling(there.port, annotation) as upstream:
-        with pytest.raises(NoBackend, match="does not let it go"):
-            await send(upstream, provider(there.port))
+        failed = await failure(send(upstream, provider(there.port)))
+        assert (failed.cause, type(failed.refusal)) == ("ConnectFailure", NoBackend)
+        assert "does not let it go" in str(failed.refusal)
         assert there.connections == 0
 
 
@@ -116,8 +123,9 @@ async def test_a_key_that_is_gone_sends_nothing():
     async with FakeProvider(json_answer(b"{}")) as there:
         calling = Calling(there.port)
         calling.secret = None
-        with pytest.raises(NoBackend, match="missing"):
-            await send(calling.upstream, provider(there.port))
+        failed = await failure(send(calling.upstream, provider(there.port)))
+        assert (failed.cause, type(failed.refusal)) == ("ConnectFailure", NoBackend)
+        assert "missing" in str(failed.refusal)
         assert there.connections == 0
 
 
@@ -125,9 +133,9 @@ async def test_a_key_that_is_gone_sends_nothing():
 async def test_an_address_that_the_operator_did_not_list_is_not_connected_to(own_service, caplog):
     async with FakeProvider(json_answer(b"{}")) as there, Calling(there.port, allowed=HostList()) as upstream:
         for _ in range(2):
-            with pytest.raises(ProviderUnavailable, match="no connection to its address") as caught:
-                await send(upstream, provider(there.port, own_service=own_service))
-            assert caught.value.sent is False
+            failed = await failure(send(upstream, provider(there.port, own_service=own_service)))
+            assert (failed.cause, failed.billable) == ("ConnectFailure", False)
+            assert "no connection to its address" in str(failed.refusal)
         assert there.connections == 0
         (said,) = [record.reason for record in caplog.records if record.msg == "address_refused"]
         assert "loopback" in said
@@ -165,9 +173,8 @@ async def test_a_certificate_that_nobody_vouches_for_gets_no_key():
         Calling(there.port, f"localhost:{there.port}") as upstream,
     ):
         calling = Upstream(lambda _: (Credential(CANARY), f"localhost:{there.port}"), parse_hosts(["localhost"]), Off())
-        with pytest.raises(ProviderUnavailable) as caught:
-            await send(calling, provider(there.port, host="localhost", scheme="https"))
-        assert caught.value.sent is False
+        failed = await failure(send(calling, provider(there.port, host="localhost", scheme="https")))
+        assert failed.cause == "ConnectFailure"
         assert there.seen == []
         await calling.close()
         assert upstream.opened == 0
@@ -182,9 +189,14 @@ async def test_a_credential_that_comes_back_in_two_pieces_is_held_too(cut):
         got = await send(upstream, provider(there.port))
         await got.piece()
         gate.set()
-        with pytest.raises(ProviderUnavailable, match="withheld"):
+
+        async def read() -> None:
             while await got.piece():
                 pass
+
+        failed = await failure(read())
+        assert (failed.cause, failed.billable) == ("Malformed", True)
+        assert "withheld" in str(failed.refusal)
 
 
 async def test_what_a_provider_says_in_headers_is_cut_to_what_callers_need():
@@ -202,15 +214,16 @@ async def test_what_a_provider_says_in_headers_is_cut_to_what_callers_need():
 
 async def test_an_answer_that_is_compressed_unasked_is_refused():
     async with FakeProvider(json_answer(b"\x1f\x8b", headers=[(b"content-encoding", b"gzip")])) as there, Calling(there.port) as upstream:
-        with pytest.raises(ProviderUnavailable, match="compressed"):
-            await send(upstream, provider(there.port))
+        failed = await failure(send(upstream, provider(there.port)))
+        assert failed.cause == "Malformed"
+        assert "compressed" in str(failed.refusal)
 
 
 async def test_silence_after_the_head_is_a_timeout():
     async with FakeProvider((sse_head(), "hang")) as there, Calling(there.port) as upstream:
         got = await send(upstream, provider(there.port))
-        with pytest.raises(ProviderTimeout):
-            await got.piece()
+        failed = await failure(got.piece())
+        assert (failed.cause, type(failed.refusal), failed.billable) == ("Timeout", ProviderTimeout, True)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +234,6 @@ async def test_a_retry_after_is_believed_when_it_is_a_plain_number(text, seconds
     async with FakeProvider(json_answer(b"{}", 429, [(b"retry-after", text)])) as there, Calling(there.port) as upstream:
         to = provider(there.port)
         got = await send(upstream, to)
-        said = refusal(to, got)
-        assert said is not None
-        assert (said.code, said.retry_after_s) == ("provider_rate_limited", seconds)
+        failed = await refused(to, got)
+        assert (failed.refusal.code, failed.refusal.retry_after_s) == ("provider_rate_limited", seconds)
+        assert (failed.cause, failed.retry_after_s, failed.billable) == (429, seconds, False)

@@ -8,33 +8,10 @@ import openai
 import pytest
 from support.fake_provider import FakeProvider, json_answer, sse_answer
 from support.objects_yaml import access, routing
+from support.provider_words import CHAT, CHAT_STREAM, MESSAGE, MESSAGE_STREAM
 from support.stack import AGENT, CANARY, STRANGER, Stack, stack
 
 from broker import routing as broker_routing
-
-CHAT = json_answer(
-    b'{"id":"c","object":"chat.completion","created":1,"model":"gpt-real","choices":[{"index":0,"finish_reason":"stop",'
-    b'"message":{"role":"assistant","content":"hi"}}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}'
-)
-MESSAGE = json_answer(
-    b'{"id":"m","type":"message","role":"assistant","model":"claude-real","content":[{"type":"text","text":"hi"}],'
-    b'"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":5,"output_tokens":2}}'
-)
-CHAT_STREAM = sse_answer(
-    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"gpt-real","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n',
-    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"gpt-real","choices":[],'
-    b'"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}\n\n',
-    b"data: [DONE]\n\n",
-)
-MESSAGE_STREAM = sse_answer(
-    b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"claude-real",'
-    b'"content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":5,"output_tokens":1}}}\n\n',
-    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n',
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hi"}}\n\n',
-    b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n',
-    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":2}}\n\n',
-    b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
-)
 
 
 def honest(seen):

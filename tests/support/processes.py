@@ -6,6 +6,7 @@ async with deployment(tmp_path, RESOURCES, {AGENT: "..."}) as it:
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -63,15 +64,11 @@ class Process:
 
 
 @dataclass
-class Deployment:
+class Processes:
+    """Children of one test, and the folder with their logs."""
+
     folder: Path
-    issuer: Issuer
-    resources: Path
-    broker_port: int
-    admin_port: int
-    environ: Mapping[str, str]
     processes: list[Process] = field(default_factory=list)
-    gateway_ports: dict[str, int] = field(default_factory=dict)
 
     async def spawn(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
         log = self.folder / f"{name}.log"
@@ -82,38 +79,17 @@ class Deployment:
         self.processes.append(process)
         return process
 
-    async def serve(self, *more: str, program: Sequence[str] = ("-m", "broker"), store: str | None = None) -> Process:
-        """Start the broker, and wait until it is ready."""
+    async def start_gateway(
+        self, endpoint: str, brokers: Sequence[int], *more: str, port: int, broker_id: str = BROKER_ID, name: str = "gateway"
+    ) -> Process:
+        """Start a local gateway, and wait until its port is open."""
         command = [
-            *(sys.executable, *program, "serve", "--resources", str(self.resources)),
-            *("--spiffe-endpoint-socket", f"unix://{await self.issuer.serve(BROKER_ID)}"),
-            *("--listen", f"127.0.0.1:{self.broker_port}", "--admin", f"127.0.0.1:{self.admin_port}"),
-            *("--audit", str(self.folder / "audit.jsonl"), "--quota-store", store or f"sqlite://{self.folder}/quota.sqlite"),
-            *("--allow-hosts", "127.0.0.1", "--plain-http-hosts", "127.0.0.1", *more),
+            *(sys.executable, "-m", "broker", "gateway", "--port", str(port), "--broker-spiffe-id", broker_id),
+            *("--spiffe-endpoint-socket", endpoint, *more),
         ]
-        process = await self.spawn("broker", command, self.environ)
-        await self.until_ready(process)
-        return process
-
-    async def until_ready(self, process: Process) -> None:
-        async with asyncio.timeout(START_S), httpx.AsyncClient() as client:
-            while True:
-                if process.child.returncode is not None:
-                    raise AssertionError(f"{process.name} ended:\n{process.output()}")
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get(f"http://127.0.0.1:{self.admin_port}/readyz")).status_code == 200:
-                        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.broker_port), 1):
-                            return
-                await asyncio.sleep(0.05)
-
-    async def gateway(self, spiffe_id: str, *more: str) -> Process:
-        """Start a local gateway, and wait until its port is open. Its base URL is `url(spiffe_id)`."""
-        port = self.gateway_ports[spiffe_id] = free_port()
-        command = [
-            *(sys.executable, "-m", "broker", "gateway", "--port", str(port), "--broker", f"127.0.0.1:{self.broker_port}"),
-            *("--broker-spiffe-id", BROKER_ID, "--spiffe-endpoint-socket", f"unix://{await self.issuer.serve(spiffe_id)}", *more),
-        ]
-        process = await self.spawn(f"gateway-{len(self.gateway_ports)}", command)
+        for broker in brokers:
+            command += ["--broker", f"127.0.0.1:{broker}"]
+        process = await self.spawn(name, command)
         async with asyncio.timeout(START_S):
             while True:
                 if process.child.returncode is not None:
@@ -125,8 +101,87 @@ class Deployment:
                 else:
                     return process
 
+    async def stop(self) -> None:
+        for process in reversed(self.processes):
+            await process.stop()
+
+
+@dataclass
+class Deployment(Processes):
+    issuer: Issuer = field(kw_only=True)
+    resources: Path = field(kw_only=True)
+    environ: Mapping[str, str] = field(kw_only=True)
+    broker_port: int = field(default_factory=free_port)
+    admin_port: int = field(default_factory=free_port)
+    gateway_ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "quota.sqlite"
+
+    async def serve(self, *more: str, program: Sequence[str] = ("-m", "broker"), store: str | None = None) -> Process:
+        """Start the broker, and wait until it is ready."""
+        process = await self.spawn(
+            "broker", await self._broker(self.broker_port, self.admin_port, "audit", program, store, more), self.environ
+        )
+        await self.until_ready(process)
+        return process
+
+    async def serve_another(self, *more: str) -> tuple[Process, int]:
+        """Start a second replica on the same store, with an audit file of its own; the process and its port."""
+        port, admin = free_port(), free_port()
+        process = await self.spawn("broker-2", await self._broker(port, admin, "audit-2", ("-m", "broker"), None, more), self.environ)
+        await self.until_ready(process, port, admin)
+        return process, port
+
+    async def _broker(
+        self, port: int, admin: int, audit: str, program: Sequence[str], store: str | None, more: Sequence[str]
+    ) -> Sequence[str]:
+        return [
+            *(sys.executable, *program, "serve", "--resources", str(self.resources)),
+            *("--spiffe-endpoint-socket", f"unix://{await self.issuer.serve(BROKER_ID)}"),
+            *("--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"),
+            *("--audit", str(self.folder / f"{audit}.jsonl"), "--quota-store", store or f"sqlite://{self.store}"),
+            *("--allow-hosts", "127.0.0.1", "--plain-http-hosts", "127.0.0.1", "--quota-deadline", "5s", *more),
+        ]
+
+    async def until_ready(self, process: Process, port: int = 0, admin: int = 0) -> None:
+        async with asyncio.timeout(START_S):
+            while True:
+                if process.child.returncode is not None:
+                    raise AssertionError(f"{process.name} ended:\n{process.output()}")
+                if await self.readiness(admin) == 200:
+                    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port or self.broker_port), 1):
+                        return
+                await asyncio.sleep(0.05)
+
+    async def readiness(self, admin: int = 0) -> int:
+        """The status of /readyz; 0 = nobody there."""
+        async with httpx.AsyncClient() as client:
+            try:
+                return (await client.get(f"http://127.0.0.1:{admin or self.admin_port}/readyz")).status_code
+            except httpx.HTTPError:
+                return 0
+
+    async def metric(self, name: str) -> float:
+        """The sum over all labels."""
+        async with httpx.AsyncClient() as client:
+            lines = (await client.get(f"http://127.0.0.1:{self.admin_port}/metrics")).text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    async def gateway(self, spiffe_id: str, *more: str, brokers: Sequence[int] = ()) -> Process:
+        """Start a local gateway of this workload. Its base URL is `url(spiffe_id)`."""
+        port = self.gateway_ports[spiffe_id] = free_port()
+        endpoint, name = f"unix://{await self.issuer.serve(spiffe_id)}", f"gateway-{len(self.gateway_ports)}"
+        return await self.start_gateway(endpoint, brokers or (self.broker_port,), *more, port=port, name=name)
+
     def url(self, spiffe_id: str) -> str:
         return f"http://127.0.0.1:{self.gateway_ports[spiffe_id]}"
+
+    def audit(self) -> list[dict[str, object]]:
+        """The exchanges in the first broker's audit file."""
+        lines = (self.folder / "audit.jsonl").read_text().splitlines()
+        return [line for line in map(json.loads, lines) if line["kind"] == "exchange"]
 
 
 @asynccontextmanager
@@ -141,14 +196,13 @@ async def deployment(
     issuer = Issuer("example.org", sockets, svid_ttl_s=svid_ttl_s)
     stop = asyncio.Event()
     running = asyncio.create_task(issuer.run(stop))
-    it = Deployment(tmp_path, issuer, folder, free_port(), free_port(), environ)
+    it = Deployment(tmp_path, issuer=issuer, resources=folder, environ=environ)
     async with AsyncExitStack() as closing:
         closing.callback(sockets.rmdir)
         closing.push_async_callback(issuer.close)
         try:
             yield it
         finally:
-            for process in reversed(it.processes):
-                await process.stop()
+            await it.stop()
             stop.set()
             await running

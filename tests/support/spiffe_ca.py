@@ -6,7 +6,9 @@ trust.apply(update(agent, ca, federated={"b.test": [other_ca]}))
 """
 
 import datetime as dt
+import math
 import ssl
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from broker.authority import Issued
 from broker.identity import Identity
 from broker.svids import Update, X509Svid
 from broker.trust import Trust
@@ -121,9 +124,12 @@ class SpiffeCa:
     def intermediate(self, **options: object) -> "SpiffeCa":
         return SpiffeCa(self.trust_domain, issuer=self, **options)  # type: ignore[arg-type]
 
-    def issue(self, spiffe_id: str, faults: Faults = Faults(), *, begins_s: float = -60, ttl_s: float = 3600) -> Svid:
-        """Issue an SVID that is valid from `begins_s` to `ttl_s` seconds from now."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(
+        self, spiffe_id: str, faults: Faults = Faults(), *, begins_s: float = -60, ttl_s: float = 3600,
+        key: ec.EllipticCurvePrivateKey | None = None,
+    ) -> Svid:  # fmt: skip
+        """Issue an SVID that is valid from `begins_s` to `ttl_s` seconds from now, for a fresh key or this one."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in faults.subject])
         builder = _builder(subject, self.name, key.public_key(), begins_s, ttl_s)
         for extension, critical in self._extensions(spiffe_id, faults, key.public_key()):
@@ -214,6 +220,48 @@ def handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[ssl.SSLOb
                 pass
     assert not waiting, "the handshake did not end"
     return ends[0], ends[1]
+
+
+def presenting(svid: Svid) -> ssl.SSLContext:
+    """A client that presents this SVID as it is, good or bad, and trusts any broker: what an attacker would run."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return _with(context, svid)
+
+
+def posing(svid: Svid) -> ssl.SSLContext:
+    """A broker that shows this SVID as it is, good or bad, and asks nobody for theirs."""
+    return _with(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), svid)
+
+
+def _with(context: ssl.SSLContext, svid: Svid) -> ssl.SSLContext:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(svid.pem)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
+
+
+class SpiffeAuthority:
+    """A SpiffeCa in the place of `broker dev`'s own authority, so that what its issuer hands out and what a test forges have one CA."""
+
+    def __init__(self, ca: SpiffeCa) -> None:
+        self.cas = [ca]
+        self.trust_domain = ca.trust_domain
+
+    @property
+    def bundle(self) -> tuple[bytes, ...]:
+        return tuple(ca.der for ca in self.cas)
+
+    def issue(self, spiffe_id: str, now: float) -> Issued:
+        svid = self.cas[-1].issue(spiffe_id)
+        return Issued(spiffe_id, svid.chain_der, svid.key_der, math.inf, now + 3600)
+
+    def advance(self, now: float) -> bool:
+        return False
+
+    def due_s(self, now: float) -> float:
+        return math.inf
 
 
 def write_pem(directory: Path, svid: Svid, *authorities: SpiffeCa) -> tuple[Path, Path]:

@@ -471,18 +471,62 @@ async def test_tls_that_is_never_begun_is_ended(tls):
 
 
 # -- numbers
+async def opened(d, count):
+    """So many connections that ask for nothing, the oldest first."""
+    connections = []
+    for n in range(count):
+        connections.append(await asyncio.open_connection("127.0.0.1", d.port))
+        await until(lambda n=n: len(d.server._connections) > n)
+    return connections
+
+
 async def test_connections_beyond_the_cap_are_told_that_we_are_busy():
-    async with door(limits=replace(PATIENT, connections=2)) as d:
-        kept = [await asyncio.open_connection("127.0.0.1", d.port) for _ in range(2)]
-        await until(lambda: d.server.connections == 2)
+    async with door(limits=replace(PATIENT, connections=2), handler=forever) as d:
+        kept = await opened(d, 2)
+        for _, writer in kept:
+            writer.write(GET)
+        await until(lambda: len(d.requests) == 2)
         got = await send(d.port, GET)
         assert statuses(got) == [503]
         assert b"x-code: busy" in got
-        for reader, writer in kept:  # the others are served
-            writer.write(GET)
-            assert (await answer(reader))[0] == 200
+        assert (d.server.exchanges, len(d.requests)) == (2, 2)  # the others go on
+        for _, writer in kept:
             writer.close()
-        assert len(d.requests) == 2
+
+
+async def test_at_the_cap_the_one_that_would_be_let_go_first_makes_room():
+    async with door(limits=replace(PATIENT, connections=2)) as d:
+        (oldest, first), (younger, second) = await opened(d, 2)
+        assert statuses(await send(d.port, GET.replace(b"\r\n\r\n", CLOSE))) == [200]
+        assert await oldest.read() == b""
+        second.write(GET)
+        assert (await answer(younger))[0] == 200
+        first.close()
+        second.close()
+
+
+async def test_a_body_that_is_under_way_does_not_make_room():
+    async with door(limits=replace(PATIENT, connections=1)) as d:
+        ((reader, writer),) = await opened(d, 1)
+        writer.write(post(b"{}")[:-1])
+        await until(lambda: all(connection._body for connection in d.server._connections))
+        assert statuses(await send(d.port, GET)) == [503]
+        writer.write(b"}")
+        assert (await answer(reader))[2] == b"{}"
+        writer.close()
+
+
+async def test_so_many_are_told_that_we_are_full_and_no_more():
+    async with door(limits=replace(PATIENT, connections=1, handshakes=2, linger_s=30), handler=forever) as d:
+        ((_, busy),) = await opened(d, 1)
+        busy.write(GET)
+        await until(lambda: d.requests)
+        told = [await asyncio.open_connection("127.0.0.1", d.port) for _ in range(2)]
+        assert [statuses(await reader.read()) for reader, _ in told] == [[503], [503]]  # and they linger, as long as they do not hang up
+        assert await send(d.port, GET) == b""
+        assert d.server.connections == 3
+        for _, writer in (*told, (None, busy)):
+            writer.close()
 
 
 # -- TLS

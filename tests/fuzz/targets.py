@@ -1,0 +1,46 @@
+"""Everything that is fuzzed. A target takes any bytes, and raises AssertionError when a promise about them is broken.
+
+hypothesis (test_fuzz_targets.py, a part of `make test`) and a coverage-guided fuzzer (run.py, `make fuzz`) drive the same functions.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fuzz import event_streams, http_answers, http_requests, policy_files, request_bodies, spiffe_ids, workload_messages
+
+CORPUS: Final = Path(__file__).parent / "corpus"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One function, and the words of its language, of which inputs are made up."""
+
+    name: str
+    check: Callable[[bytes], None]
+    words: tuple[str, ...]
+    longest_bytes: int = 1024
+
+    @property
+    def corpus(self) -> list[Path]:
+        """Inputs that are kept: examples to begin from, and every one that once broke something."""
+        return sorted((CORPUS / self.name).iterdir())
+
+
+TARGETS: Final[Mapping[str, Target]] = {
+    target.name: target
+    for target in (
+        Target("spiffe_id", spiffe_ids.check, spiffe_ids.WORDS, 2200),
+        Target("http_request", http_requests.check, http_requests.WORDS),
+        Target("http_answer", http_answers.check, http_answers.WORDS),
+        Target("openai_events", event_streams.check_openai, event_streams.WORDS, 512),
+        Target("anthropic_events", event_streams.check_anthropic, event_streams.WORDS, 512),
+        Target("openai_body", request_bodies.check_openai, request_bodies.WORDS, 2048),
+        Target("anthropic_body", request_bodies.check_anthropic, request_bodies.WORDS, 2048),
+        Target("policy_file", policy_files.check, policy_files.WORDS, 2048),
+        Target("svid_der", workload_messages.check_der, workload_messages.WORDS),
+        Target("svid_message", workload_messages.check_message, workload_messages.WORDS),
+        Target("grpc_frames", workload_messages.check_frames, workload_messages.WORDS),
+    )
+}

@@ -1,0 +1,268 @@
+"""Where hostile providers are met: cases of what they do and what must come of it, and the caller who asks for each.
+
+CASES = {"cut-in-head": Case(lambda call: [b"HTTP/1.1 2", "close"], UNAVAILABLE)}
+async with staged(doors, CASES) as stage:
+    await stage.tries("cut-in-head", "messages", streaming=True)
+"""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import httpx2 as httpx
+from support.hostile_provider import ACCOUNT, Act, HostileProvider
+from support.hostile_run import AGENT, KEY, Doors
+
+DIALECTS = ("chat", "messages")
+PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
+MODELS_EACH = 100  # of one object
+QUOTA = 10**15
+LONGEST_S = 4  # of any exchange
+
+Charge = Literal["nothing", "no tokens", "the hold"] | tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What must come of a case.
+
+    status, code: what the caller sees; the code is that of the broker's refusal, or "" where the provider's own words pass.
+    charge: "nothing" = as if never sent; "no tokens" = an attempt that is known to be free; tokens in and out as reported.
+    drops: the connection must not be used again.
+    """
+
+    status: int
+    code: str
+    charge: Charge
+    drops: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """plain, streamed: how it ends when the caller asked for no stream, or for one. None = it makes no sense there.
+
+    endpoint: another port than the provider's own, "{name}" of a place given to `staged`.
+    early: the provider answers before it has read the request.
+    awaited: it is a deadline that ends it, and so a short one.
+    """
+
+    act: Act
+    plain: End | None
+    streamed: End | None
+    dialects: tuple[str, ...] = DIALECTS
+    endpoint: str = ""
+    early: bool = False
+    awaited: bool = False
+    request_bytes: int = 0
+
+
+@dataclass
+class Told:
+    """What the caller got."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    @property
+    def exchange(self) -> str:
+        return self.headers["x-aiaccess-exchange"]
+
+    def refusal(self, dialect: str, *, streaming: bool) -> tuple[str, str]:
+        """The code of our refusal in this dialect's words, and what should be done by whoever reads it; a stream's is its last event."""
+        text = self.body
+        if streaming and self.status == 200:
+            *_, text = [line[6:] for line in self.body.splitlines() if line.startswith(b"data: ")]
+        value = json.loads(text)
+        if dialect == "messages":
+            assert value["type"] == "error"
+            assert value["request_id"] == self.exchange
+        return value["error"]["code"], value["error"]["message"]
+
+
+def ways(cases: Mapping[str, Case]) -> list[tuple[str, str, bool]]:
+    """Each case in each dialect, plain and streamed: what a test is parametrized with."""
+    return [
+        (name, dialect, streaming)
+        for name, case in cases.items()
+        for dialect in case.dialects
+        for streaming in (False, True)
+        if (case.streamed if streaming else case.plain) is not None
+    ]
+
+
+def model_of(name: str, dialect: str, *, streaming: bool) -> str:
+    """Each way has a model of its own, so that no backend rests for what another way did to it."""
+    return f"{name}--{dialect}-{'streamed' if streaming else 'plain'}"
+
+
+def _provider(name: str, schema: str, port: int, *, awaited: bool) -> str:
+    deadline = "300ms" if awaited else "5s"
+    return (
+        f"  - {{name: {name}, schema: {schema}, endpoint: 'http://127.0.0.1:{port}/v1',\n"
+        "     credentials: {type: APIKey, secretRef: {name: hostile}},\n"
+        f"     timeouts: {{connect: 500ms, firstByte: {deadline}, idle: {deadline}}}}}\n"
+    )
+
+
+def _backend(case: Case, dialect: str) -> str:
+    return f"{dialect}{case.endpoint}{'-awaited' if case.awaited else ''}"
+
+
+def _objects(cases: Mapping[str, Case], port: int, places: Mapping[str, int]) -> str:
+    ports = {"": port, **places}
+    offers = [(model_of(name, dialect, streaming=streaming), _backend(cases[name], dialect)) for name, dialect, streaming in ways(cases)]
+    providers = "".join(
+        _provider(f"{dialect}{place}{'-awaited' if awaited else ''}", schema, to, awaited=awaited)
+        for place, to in ports.items()
+        for dialect, schema in (("chat", "OpenAI"), ("messages", "Anthropic"))
+        for awaited in (False, True)
+    )
+    hosts = ", ".join(f"http://127.0.0.1:{one}" for one in ports.values())
+    secret = f'{{name: hostile, namespace: team1, annotations: {{aiaccess.dev/hosts: "{hosts}"}}}}'
+    pages = [f'apiVersion: v1\nkind: Secret\nmetadata: {secret}\nstringData: {{api-key: "${{env:KEY}}"}}\n']
+    for start in range(0, len(offers), MODELS_EACH):
+        some = offers[start : start + MODELS_EACH]
+        name = f"hostile-{start // MODELS_EACH}"
+        models = "".join(
+            f"  - {{name: {model}, backends: [{{provider: {backend}, model: {model}}}], failover: {{maxRetries: 0}}}}\n"
+            for model, backend in some
+        )
+        head = f"apiVersion: aiaccess.dev/v1alpha1\nmetadata: {{name: {name}, namespace: team1}}"
+        pages.append(f"{head}\nkind: AIRoutingPolicy\nspec:\n  providers:\n{providers}  models:\n{models}")
+        pages.append(
+            f'{head}\nkind: AIAccessPolicy\nspec:\n  subjects: [{{spiffeID: "{AGENT}"}}]\n  maxStreamDuration: {LONGEST_S}s\n'
+            f"  quotas: [{{name: tokens, tokens: {QUOTA}, per: Month}}, {{name: requests, requests: {QUOTA}, per: Month}}]\n"
+            f"  models: [{', '.join(model for model, _ in some)}]\n"
+        )
+    return "\n---\n".join(pages)
+
+
+@dataclass
+class Stage:
+    doors: Doors
+    provider: HostileProvider
+    cases: Mapping[str, Case]
+    client: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    _read: dict[Path, int] = field(default_factory=dict)
+    _lines: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    def end(self, name: str, *, streaming: bool) -> End:
+        case = self.cases[name]
+        end = case.streamed if streaming else case.plain
+        assert end is not None
+        return end
+
+    def request(self, name: str, dialect: str, *, streaming: bool) -> dict[str, object]:
+        words = "hello" + " " * self.cases[name].request_bytes
+        return {
+            "model": model_of(name, dialect, streaming=streaming),
+            "max_tokens": 50,
+            "stream": streaming,
+            "messages": [{"role": "user", "content": words}],
+        }
+
+    async def ask(self, name: str, dialect: str, *, streaming: bool) -> Told:
+        got = await self.client.post(PATHS[dialect], json=self.request(name, dialect, streaming=streaming))
+        return Told(got.status_code, got.headers, got.content)
+
+    async def tries(self, name: str, dialect: str, *, streaming: bool) -> Told:
+        """Ask, and see that it ended as it must: for the caller, on the bill, and here."""
+        before = self.spent()
+        told = await self.ask(name, dialect, streaming=streaming)
+        end = self.end(name, streaming=streaming)
+        assert (told.status, told.body if end.code else b"")[0] == end.status, told.body[:500]
+        if end.code:
+            code, message = told.refusal(dialect, streaming=streaming)
+            assert code == end.code
+            assert "ask again" in message or "can mend it" in message  # what to do next
+            assert told.status == 200 or told.headers["x-aiaccess-source"] == "provider"
+        self.require_nothing_leaked(told)
+        await self.require_charge(told.exchange, end, before)
+        await self.require_nothing_left_open(model_of(name, dialect, streaming=streaming) if end.drops else "")
+        return told
+
+    def require_nothing_leaked(self, told: Told) -> None:
+        shown = b"\r\n".join(b"%b: %b" % pair for pair in told.headers.raw) + told.body
+        assert KEY.encode() not in shown
+        assert ACCOUNT not in shown
+        folder = self.doors.deployment.folder
+        for file in (folder / "audit.jsonl", *folder.glob("*.log")):
+            assert KEY.encode() not in self._news(file)
+
+    async def require_charge(self, exchange: str, end: End, before: tuple[int, int]) -> None:
+        line = await self.line(exchange)
+        assert line["code"] == (end.code or "answered")
+        charged = line["input_tokens"], line["output_tokens"]
+        assert line["estimated"] is (end.charge == "the hold")
+        if end.charge == "the hold":
+            assert sum(charged) == line["held_tokens"]
+        else:
+            assert charged == (end.charge if isinstance(end.charge, tuple) else (0, 0))
+        tokens, requests = before
+        after = tokens + sum(charged), requests + (end.charge != "nothing")
+        async with asyncio.timeout(5):
+            while self.spent() != after:
+                await asyncio.sleep(0.01)
+
+    async def require_nothing_left_open(self, dropped: str) -> None:
+        async with asyncio.timeout(5):
+            while not await self.is_idle() or (dropped and dropped in self.provider.open):
+                await asyncio.sleep(0.02)
+
+    async def is_idle(self) -> bool:
+        """No exchange runs, none holds anything of a quota."""
+        lines = (await self.admin.get("/metrics")).text.splitlines()
+        names = ("aiaccess_holds_open", "aiaccess_exchanges_in_flight", "aiaccess_settle_queue_length")
+        figures = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(names)]
+        assert len(figures) == len(names)
+        return not any(figures)
+
+    def spent(self) -> tuple[int, int]:
+        """What the quotas of the hostile models have counted: tokens, requests."""
+        count = "SELECT COALESCE(SUM(used), 0) FROM counters WHERE counter LIKE ?"
+        file = self.doors.deployment.folder / "quota.sqlite"
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
+            tokens, requests = (store.execute(count, (f"%/hostile-%/{unit}/%",)).fetchone()[0] for unit in ("total_tokens", "requests"))
+        return tokens, requests
+
+    async def line(self, exchange: str) -> dict[str, object]:
+        """The audit line of an exchange, as soon as it is written."""
+        async with asyncio.timeout(10):
+            while exchange not in self._lines:
+                for raw in self._news(self.doors.deployment.folder / "audit.jsonl", lines=True).splitlines():
+                    line = json.loads(raw)
+                    if line["kind"] == "exchange":
+                        self._lines[line["exchange"]] = line
+                await asyncio.sleep(0.01)
+        return self._lines[exchange]
+
+    def _news(self, file: Path, *, lines: bool = False) -> bytes:
+        """What a file has more than when it was last asked for; whole lines, where they are to be read."""
+        place = file.with_suffix(".lines") if lines else file
+        with file.open("rb") as opened:
+            opened.seek(self._read.get(place, 0))
+            news = opened.read()
+        if lines:
+            news = news[: news.rfind(b"\n") + 1]
+        self._read[place] = self._read.get(place, 0) + len(news)
+        return news
+
+
+@contextlib.asynccontextmanager
+async def staged(doors: Doors, cases: Mapping[str, Case], places: Mapping[str, int] | None = None) -> AsyncIterator[Stage]:
+    """A provider that does what the cases say, and objects that lead AGENT to it."""
+    early = [name for name, case in cases.items() if case.early]
+    async with (
+        HostileProvider({name: case.act for name, case in cases.items()}, early=early) as provider,
+        httpx.AsyncClient(base_url=doors.url, timeout=20) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{doors.deployment.admin_port}") as admin,
+    ):
+        await doors.objects("hostile-providers", _objects(cases, provider.port, places or {}))
+        yield Stage(doors, provider, cases, client, admin)
