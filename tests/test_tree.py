@@ -13,11 +13,26 @@ from broker.dialects import ROUTES
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for p in (ROOT / "broker").rglob("*.py"))
-# files that have no test file of their own, and where they are tested instead
-TESTED_ELSEWHERE = {
-    "__init__.py": "what it re-exports is tested in its own file",
-    "__main__.py": "one line",
-    "names.py": "words; whoever uses them tests them",
+# rooms without a test file of their own name, and where they are tested instead; a folder stands for all that is in it
+TESTED_IN = {
+    "__main__.py": "tests/broker/test_cli.py",
+    "chat.py": "tests/broker/test_quota.py",
+    "credentials.py": "tests/broker/test_upstream.py",
+    "dev.py": "tests/doors/test_refusals.py",
+    "dialects": "tests/broker/dialects",
+    "errors.py": "tests/test_tree.py",
+    "exchange.py": "tests/broker/test_pipeline.py",
+    "grant.py": "tests/broker/test_policy.py",
+    "http1": "tests/broker/http1",
+    "ledger": "tests/broker/ledger",
+    "model_list.py": "tests/doors/test_refusals.py",
+    "names.py": "tests/test_docs.py",
+    "objects": "tests/broker/test_objects.py",
+    "policy": "tests/broker/test_policy.py",
+    "providers": "tests/broker/providers",
+    "sdk_env.py": "tests/examples/test_quickstart_demo.py",
+    "server.py": "tests/doors/test_refusals.py",
+    "wiring.py": "tests/live/test_quota_live.py",
 }
 
 
@@ -37,6 +52,15 @@ def test_no_file_is_longer_than_400_lines_and_no_function_longer_than_60(path: P
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None and node.end_lineno - node.lineno >= 60
     ]
     assert long == []
+
+
+def test_every_room_has_its_tests_and_one_knows_where():
+    own = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "broker").glob("test_*.py")}
+    rooms = {path.name for path in (ROOT / "broker").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    without = {room for room in rooms if room.removesuffix(".py") not in own and room != "__init__.py"}
+    assert without - set(TESTED_IN) == set()
+    assert [room for room in TESTED_IN if room not in rooms] == []
+    assert [place for place in TESTED_IN.values() if not (ROOT / place).exists()] == []
 
 
 def test_no_room_has_a_name_that_says_nothing():

@@ -98,9 +98,9 @@ def feed(pieces: list[bytes], ours: socket.socket) -> tuple[object, ...]:
         connection.buffer_updated(len(piece))
         if answer.complete or transport.aborted:
             break
-    failure = type(answer._error).__name__ if answer._error else ""
+    failure = answer._error is not None  # which of several faults is met first is chance, too
     headers = tuple(answer.headers) if answer.status else ()  # without a status nobody looks at them
-    body = b"" if failure else b"".join(answer._parts)  # how much of it came before a fault in it is chance
+    body = b"" if failure else b"".join(answer._parts)  # how much of it came before the fault is chance
     return answer.status, headers, body, answer.complete, failure, pool.reusable
 
 
