@@ -15,7 +15,7 @@ MISSING = $(shell \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'python3 is older than 3.11: apt install python3 on Debian 12 or newer, or name another one with make PYTHON=…'; exit; }; \
 	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || echo 'the venv module of python3 is missing: apt install python3-venv')
 
-.PHONY: help demo test lint bench-quick rotation clean
+.PHONY: help demo test lint bench-quick rotation hostile soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -39,6 +39,12 @@ bench-quick: $(SYNCED) ## CPU per request of Envoy, the broker and the local gat
 
 rotation: $(SYNCED) ## two minutes of load over 10-second SVIDs and a change of the CA: no request may fail
 	@$(BIN)/python bench/rotation.py $(ARGS)
+
+hostile: $(SYNCED) ## everything hostile that we can think of, at both doors and from providers; how much memory it took
+	@$(BIN)/pytest tests/hostile -q
+
+soak: $(SYNCED) ## mixed traffic with faults, and nothing may be left behind (MINUTES=10)
+	@$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),10)
 
 clean: ## remove what the commands above made in this folder
 	rm -rf .venv .state .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

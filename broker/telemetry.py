@@ -34,6 +34,7 @@ class Figure(Enum):
 
     HOLDS_OPEN = "holds_open", "gauge", "Holds in the quota store that are not settled yet, counted every few seconds"
     IN_FLIGHT = "exchanges_in_flight", "gauge", "Exchanges that have begun and not ended"
+    LOOP_TASKS = "event_loop_tasks", "gauge", "Tasks of the event loop; at rest a small number that does not grow"
     SVID_EXPIRY = "svid_expiry_timestamp_seconds", "gauge", "When the SVID in use ends, as a Unix timestamp; 0 without one"
     SNAPSHOT_GENERATION = "snapshot_generation", "gauge", "Counts the policy snapshots that this process has built"
     SNAPSHOT_AGE = "snapshot_age_seconds", "gauge", "Seconds since the policy snapshot in force was built"

@@ -336,6 +336,7 @@ def show_figures(house: House, world: World, trust: Trust, holds: Holds) -> None
     show = house.telemetry.show
     show(Figure.IN_FLIGHT, lambda: len(house.exchanges))
     show(Figure.HOLDS_OPEN, lambda: holds.open)
+    show(Figure.LOOP_TASKS, lambda: len(asyncio.all_tasks()))
     show(Figure.SVID_EXPIRY, lambda: trust.expires or 0)
     show(Figure.SNAPSHOT_GENERATION, lambda: world.generation)
     show(Figure.SNAPSHOT_AGE, lambda: time.monotonic() - world.built_s)

@@ -7,6 +7,9 @@ from broker.errors import BadRequest, TooLarge
 
 LINE_BYTES: Final = 256  # a chunk's size with its extension; nobody we know sends one
 TRAILER_BYTES: Final = 4096  # all of them together; dropped
+# Chunks of a few bytes are work for us and none for their sender: so many may be, then they must hold this much on average
+FREE_CHUNKS: Final = 1024
+CHUNK_BYTES: Final = 64
 
 _LINE_BYTES: Final = {"size": LINE_BYTES, "end": 0, "trailer": TRAILER_BYTES}
 
@@ -19,11 +22,12 @@ _trailer = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\Z").match
 class Sized:
     """A body whose length was announced."""
 
-    __slots__ = ("_left", "_pieces", "held")
+    __slots__ = ("_kept", "_last", "_left", "held")
 
     def __init__(self, length: int) -> None:
         self._left = length
-        self._pieces: list[bytes] = []
+        self._kept = bytearray()  # one, since a list of pieces of a byte or two would be many times the body
+        self._last = b""
         self.held = 0
 
     def feed(self, data: bytes) -> bytes | None:
@@ -31,27 +35,32 @@ class Sized:
         if len(data) < self._left:
             self._left -= len(data)
             self.held += len(data)
-            self._pieces.append(data)
+            self._kept += data
             return None
-        self._pieces.append(data[: self._left])
+        self._last = data[: self._left]
         self.held += self._left
         rest = data[self._left :]
         self._left = 0
         return rest
 
     def whole(self) -> bytes:
-        return b"".join(self._pieces)
+        """All of it. Ask once."""
+        if not self._kept:
+            return self._last
+        self._kept += self._last
+        return bytes(self._kept)
 
 
 class Chunked:
     """A chunked body, decoded strictly: lines end with CRLF, extensions and trailers are bounded and dropped."""
 
-    __slots__ = ("_ahead", "_left", "_limit", "_pieces", "_state", "_trailer_bytes", "held")
+    __slots__ = ("_ahead", "_chunks", "_kept", "_left", "_limit", "_state", "_trailer_bytes", "held")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._pieces: list[bytes] = []
+        self._kept = bytearray()
         self._ahead = b""  # the beginning of a line
+        self._chunks = 0
         self._left = 0  # of this chunk
         self._state = "size"
         self._trailer_bytes = 0
@@ -83,11 +92,11 @@ class Chunked:
         return None
 
     def whole(self) -> bytes:
-        return b"".join(self._pieces)
+        return bytes(self._kept)
 
     def _take_data(self, data: bytes, at: int) -> int:
         piece = data[at : at + self._left]
-        self._pieces.append(piece)
+        self._kept += piece
         self.held += len(piece)
         self._left -= len(piece)
         if not self._left:
@@ -116,6 +125,9 @@ class Chunked:
         self._left = int(size[1], 16)
         if self.held + self._left > self._limit:
             raise TooLarge(f"The body is larger than {self._limit} bytes.")
+        self._chunks += 1
+        if self._chunks > FREE_CHUNKS and self.held < self._chunks * CHUNK_BYTES:
+            raise BadRequest(f"The body comes in too many small chunks. Send chunks of {CHUNK_BYTES} bytes or more, or a Content-Length.")
         self._state = "data" if self._left else "trailer"
 
     def _drop_trailer(self, line: bytes) -> None:

@@ -45,8 +45,8 @@ class Connection(asyncio.BufferedProtocol):
     """One peer: head, body, exchange, head ... A deadline is only a number here; the server's sweep looks at all of them."""
 
     __slots__ = (
-        "_body", "_closing", "_head", "_held", "_partial", "_server", "_surplus", "_transport",
-        "deadline", "full", "gone", "reply", "tls", "writable",
+        "_body", "_head", "_held", "_partial", "_server", "_surplus", "_transport",
+        "closing", "deadline", "full", "gone", "reply", "tls", "writable",
     )  # fmt: skip
 
     def __init__(self, server: Door) -> None:
@@ -57,8 +57,8 @@ class Connection(asyncio.BufferedProtocol):
         self._body: Sized | Chunked | None = None
         self._held = 0  # bytes of this body that the server has counted
         self._surplus = 0
-        self._closing = False
         self.tls: ssl.SSLObject | None = None
+        self.closing = False  # our last word is said
         self.deadline = 0.0
         self.reply: Reply | None = None
         self.full = False  # our bytes pile up
@@ -87,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._closing:
+        if self.closing:
             return  # lingering: read and drop
         data = bytes(self._server.buffer[:nbytes])
         if self.reply is not None:
@@ -107,7 +107,7 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self.full = True
         self.writable = self._server.loop.create_future()
-        if not self._closing:
+        if not self.closing:
             self.deadline = self._server.loop.time() + self._server.limits.write_s
 
     def resume_writing(self) -> None:
@@ -115,7 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         writable, self.writable = self.writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
-        if not self._closing:
+        if not self.closing:
             self.deadline = math.inf if self.reply is not None else self._server.loop.time() + self._server.limits.keep_alive_s
 
     # -- the request
@@ -190,7 +190,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def abort(self) -> None:
-        self._closing = True
+        self.closing = True
         if not self.gone:
             self.gone = True
             self._transport.abort()
@@ -207,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def useless(self) -> bool:
         """Nobody would miss it: no exchange runs, no body is under way, nothing of ours is unread."""
-        return self.reply is None and self._body is None and not self._closing and not self._transport.get_write_buffer_size()
+        return self.reply is None and self._body is None and not self.closing and not self._transport.get_write_buffer_size()
 
     def refuse_full(self) -> None:
         self._refuse(Busy("There are too many connections to this replica.", retry_after_s=1))
@@ -221,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server.word(reply, error)
 
     def _end(self, *, linger: bool) -> None:
-        self._closing = True
+        self.closing = True
         if self.gone:
             return
         limits = self._server.limits
@@ -236,12 +236,12 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.abort()
 
     def close_idle(self) -> None:
-        if self.reply is None and self._body is None and not self._partial and not self._closing:
+        if self.reply is None and self._body is None and not self._partial and not self.closing:
             self._end(linger=False)
 
     def expire(self) -> None:
         """The deadline has passed, whatever it was for."""
-        if self._closing or self.full or self.reply is not None:
+        if self.closing or self.full or self.reply is not None:
             self._transport.abort()
         elif self._partial or self._body is not None:
             self._refuse(TooSlow("The request did not arrive in time."))

@@ -9,7 +9,7 @@ class Limits:
     """What one door takes from its peers.
 
     connections: that are open. One more takes the place of one that asks for nothing; where there is none, it is told Busy.
-    handshakes: that are under way. One more takes the place of the oldest.
+    handshakes: that are under way. One more takes the place of the oldest. As many connections may be ending.
     bodies_bytes: of all bodies in flight together; the request that goes beyond it is refused as Busy.
     head_s: from the connection, or the first byte of a later request, to the end of the head.
     body_s: for the whole body; no byte extends it.

@@ -97,12 +97,15 @@ class Listener:
                 await self._loop.connect_accepted_socket(
                     self._make, sock, ssl=self._tls, ssl_handshake_timeout=limits.handshake_s, ssl_shutdown_timeout=limits.linger_s
                 )
-        except BaseException:
+        except BaseException as error:
             sock.close()  # without an SVID there never was a transport to do so
-            raise
+            # Its frames hold what it is raised from: a circle, which would keep 100 KB of TLS until some later garbage collection
+            error.__traceback__ = None
+            if not isinstance(error, OSError):  # that is a peer's doing, and counted by the context
+                raise
 
     def _opened(self, task: "asyncio.Task[None]") -> None:
         self._opening.pop(task, None)
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, OSError):  # a peer's doing is one, and the context counts it
+        if error is not None:
             log.error("cannot_open", extra={"error": type(error).__name__})

@@ -136,14 +136,19 @@ class Server:
             self._make_room(connection)
 
     def _make_room(self, newcomer: Connection) -> None:
-        """Those who ask for nothing go first, so that hoarding connections keeps nobody out; where all are busy, we are full."""
-        useless = min((c for c in self._connections if c.useless and c is not newcomer), key=lambda c: c.deadline, default=None)
-        if useless is not None:
-            useless.abort()
-        elif len(self._connections) > self.limits.connections + self.limits.handshakes:
-            newcomer.abort()  # so many are being told already
-        else:
-            newcomer.refuse_full()
+        """Those who ask for nothing go first, so that hoarding connections keeps nobody out; where all are busy, we are full.
+
+        Connections that are being ended take nobody's place, and are bounded too.
+        """
+        ending = [c for c in self._connections if c.closing]
+        if len(self._connections) - len(ending) > self.limits.connections:
+            useless = min((c for c in self._connections if c.useless and c is not newcomer), key=_deadline, default=None)
+            if useless is None:
+                newcomer.refuse_full()
+            else:
+                useless.abort()
+        if len(ending) > self.limits.handshakes:
+            min(ending, key=_deadline).abort()
 
     def remove(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -189,6 +194,10 @@ class Server:
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
         self._sweep_timer = self.loop.call_later(self._tick_s, self._sweep)
+
+
+def _deadline(connection: Connection) -> float:
+    return connection.deadline
 
 
 def shrink_tls_buffers() -> None:

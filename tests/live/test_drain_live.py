@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import signal
+import socket
 import sqlite3
 import time
 
@@ -130,6 +132,9 @@ async def test_a_second_replica_takes_over_without_an_error(tmp_path):
             said = await it.messages.messages.create(**it.question(f"during {number}", "claude"))
             assert said.content[0].text == "hi"
         assert await exit_code(it.broker, 1 + SMALL_S) == 0
+        async with asyncio.timeout(10):
+            while await it.open_holds():  # the last answer's settlement follows it
+                await asyncio.sleep(0.02)
         assert await it.used_tokens() == USAGE_TOKENS * 84
 
 
@@ -145,8 +150,6 @@ async def test_with_nothing_to_do_it_goes_at_once(tmp_path):
 @pytest.mark.parametrize("second", ["terminate", "interrupt"])
 @pytest.mark.parametrize("who", ["broker", "gateway"])
 async def test_a_second_signal_ends_it_at_once(tmp_path, who, second):
-    import signal
-
     async with under_load(tmp_path, Talk(), "--drain", "60s") as it:
         stream = asyncio.create_task(chat_stream(it, "stays"))
         await it.provider.requests(1)
@@ -166,8 +169,6 @@ async def test_a_second_signal_ends_it_at_once(tmp_path, who, second):
 
 
 def listens(ports) -> bool:
-    import socket
-
     for port in ports:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -178,7 +179,7 @@ def listens(ports) -> bool:
 
 async def test_a_quota_store_that_is_locked_holds_nobody_up(tmp_path):
     talk = Talk()
-    async with under_load(tmp_path, talk, "--drain", "1s") as it:
+    async with under_load(tmp_path, talk, "--drain", "1s", "--quota-deadline", "250ms") as it:
         streams = [asyncio.create_task(chat_stream(it, text)) for text in ("ends", "stays")]
         await it.provider.requests(2)
         lock = sqlite3.connect(it.it.store, isolation_level=None)
@@ -196,4 +197,4 @@ async def test_a_quota_store_that_is_locked_holds_nobody_up(tmp_path):
         held = [line["held_tokens"] for line in it.it.audit() if line["code"] != "listed"]
         assert await it.used_tokens() == sum(held)  # nothing was given back: never too little is charged
         assert [line["code"] for line in it.it.audit() if line["code"] != "listed"] == ["answered", "busy"]
-        assert OUTPUT * 2 < sum(held)
+        assert sum(held) > OUTPUT * 2

@@ -146,9 +146,14 @@ class FakeProvider:
 
     async def _wait(self, event: asyncio.Event, reader: asyncio.StreamReader) -> bool:
         """Wait for the event, and notice when the caller leaves before it."""
+
+        async def gone() -> None:
+            with contextlib.suppress(ConnectionError):
+                await reader.read(1)
+
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(event.wait())
-            leaving = group.create_task(reader.read(1))
+            leaving = group.create_task(gone())
             await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             leaving.cancel()

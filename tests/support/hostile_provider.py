@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from support.fake_provider import LAST_CHUNK, chunk
@@ -30,20 +30,22 @@ ACCOUNT_HEADERS = tuple(
 EARLY_BYTES = 64 << 10  # of a body, in which the model is named
 _MODEL = re.compile(rb'"model": ?"([^"]+)"')
 
-Step = bytes | Literal["close", "reset", "hang"]
+# Write these bytes; wait so many seconds; end the connection politely or not; say nothing until the other side leaves
+Step = bytes | float | Literal["close", "reset", "hang"]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request, and the words to answer it with.
 
-    key: the credential that came with it.
+    key: the credential that came with it. unread_bytes: of its body.
     """
 
     model: str
     chat: bool
     streaming: bool
     key: bytes
+    unread_bytes: int = 0
 
     def head(
         self, status: int = 200, kind: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (), *, length: int | None = None
@@ -167,10 +169,14 @@ class HostileProvider:
         body = await reader.readexactly(min(length, EARLY_BYTES))
         found = _MODEL.search(body)
         model = found[1].decode() if found else ""
+        unread = length - len(body)
         if model.partition("--")[0] not in self._early:
-            body += await reader.readexactly(length - len(body))
+            body += await reader.readexactly(unread)
+            unread = 0
         key = re.search(rb"^(?:authorization: Bearer|x-api-key:) ?(.*?)\r$", head, re.MULTILINE | re.IGNORECASE)
-        return Call(model, b"/chat/completions" in head, b'"stream":true' in body or b'"stream": true' in body, key[1] if key else b"")
+        return Call(
+            model, b"/chat/completions" in head, b'"stream":true' in body or b'"stream": true' in body, key[1] if key else b"", unread
+        )
 
     async def _answer(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """False = the connection is over."""
@@ -180,6 +186,8 @@ class HostileProvider:
                 await writer.drain()
                 self.written[call.model] = self.written.get(call.model, 0) + len(step)
                 await asyncio.sleep(0)
+            elif isinstance(step, float):
+                await asyncio.sleep(step)
             elif step == "hang":
                 while await reader.read(1 << 16):
                     pass
@@ -190,7 +198,9 @@ class HostileProvider:
                     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     writer.transport.abort()
                 return False
-        return True
+        while call.unread_bytes and (rest := await reader.read(min(call.unread_bytes, EARLY_BYTES))):
+            call = replace(call, unread_bytes=call.unread_bytes - len(rest))
+        return not call.unread_bytes
 
 
 class FullBacklog:

@@ -45,6 +45,11 @@ class Process:
     def pid(self) -> int:
         return self.child.pid
 
+    def pss_bytes(self) -> int:
+        """Its memory, with pages that it shares with others counted in part."""
+        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 

@@ -1,11 +1,12 @@
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import BadRequest, BrokerError, TooLarge
-from broker.http1.body import LINE_BYTES, TRAILER_BYTES, Chunked, Sized
+from broker.http1.body import CHUNK_BYTES, FREE_CHUNKS, LINE_BYTES, TRAILER_BYTES, Chunked, Sized
 
 
 def take(body, *pieces):
@@ -95,3 +96,31 @@ def test_trailers_are_bounded_together_and_dropped():
 def test_what_is_not_well_formed_is_refused(raw):
     with pytest.raises(BadRequest):
         take(Chunked(100), raw + b"x\r\n0\r\n\r\n")
+
+
+def test_a_thousand_small_chunks_pass_and_one_more_does_not():
+    chunks = b"1\r\nx\r\n"
+    assert take(Chunked(10**6), chunks * (FREE_CHUNKS - 1) + b"0\r\n\r\n") == (b"", b"x" * (FREE_CHUNKS - 1))
+    with pytest.raises(BadRequest, match="small chunks"):
+        Chunked(10**6).feed(chunks * FREE_CHUNKS + b"0\r\n\r\n")
+
+
+def test_any_number_of_chunks_of_a_fair_size_passes():
+    chunk = b"%x\r\n%b\r\n" % (CHUNK_BYTES + 1, b"x" * (CHUNK_BYTES + 1))
+    rest, body = take(Chunked(10**6), chunk * (4 * FREE_CHUNKS) + b"0\r\n\r\n")
+    assert (rest, len(body)) == (b"", (CHUNK_BYTES + 1) * 4 * FREE_CHUNKS)
+
+
+@pytest.mark.parametrize("body", [Chunked(1 << 20), Sized(1 << 20)], ids=["chunked", "sized"])
+def test_a_body_in_small_pieces_is_kept_without_a_price_for_each(body):
+    wire = b"2\r\nab\r\n" * 1000 if isinstance(body, Chunked) else b"ab" * 1000
+    pieces = [wire[n : n + 2] for n in range(0, len(wire), 2)]
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            body.feed(bytes(bytearray(piece)))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert body.held == 2000
+    assert kept < 2 * body.held

@@ -516,17 +516,26 @@ async def test_a_body_that_is_under_way_does_not_make_room():
         writer.close()
 
 
-async def test_so_many_are_told_that_we_are_full_and_no_more():
+async def test_so_many_connections_may_be_ending_and_no_more():
     async with door(limits=replace(PATIENT, connections=1, handshakes=2, linger_s=30), handler=forever) as d:
         ((_, busy),) = await opened(d, 1)
         busy.write(GET)
         await until(lambda: d.requests)
-        told = [await asyncio.open_connection("127.0.0.1", d.port) for _ in range(2)]
-        assert [statuses(await reader.read()) for reader, _ in told] == [[503], [503]]  # and they linger, as long as they do not hang up
-        assert await send(d.port, GET) == b""
-        assert d.server.connections == 3
+        told = [await asyncio.open_connection("127.0.0.1", d.port) for _ in range(6)]
+        assert [statuses(await reader.read()) for reader, _ in told] == [[503]] * 6  # and they linger, as none of them hangs up
+        assert d.server.connections <= 4
         for _, writer in (*told, (None, busy)):
             writer.close()
+
+
+async def test_connections_that_are_ending_keep_nobody_out():
+    async with door(limits=replace(PATIENT, connections=1, linger_s=30)) as d:
+        ((reader, writer),) = await opened(d, 1)
+        writer.write(b"nonsense\r\n\r\n")
+        assert statuses(await reader.read()) == [400]
+        assert d.server.connections == 1
+        assert statuses(await send(d.port, GET.replace(b"\r\n\r\n", CLOSE))) == [200]
+        writer.close()
 
 
 # -- TLS
