@@ -80,7 +80,7 @@ def script(seen: Seen) -> Answer:
         "junk": (b"HTTP/1.1 200 OK\r\ncontent-length: nonsense\r\n\r\n" + b"x" * 1000, "close"),
         "bulky": (sse_head(), *(chunk(b"data: " + b"x" * 60_000 + b"\n\n") for _ in range(100)), b"0\r\n\r\n"),
     }
-    if model not in ("slow", "bulky") and random.random() < 0.5:  # noqa: PLR2004, S311  else it soon rests, and is asked nothing
+    if model not in ("slow", "bulky") and random.random() < 0.5:  # noqa: S311  else it soon rests, and is asked nothing
         return well
     return answers.get(model, well)
 

@@ -11,6 +11,7 @@ from support.provider_words import CHAT, CHAT_EVENTS
 from support.under_load import AGENT, UnderLoad, under_load
 
 MIB = 1 << 20
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: broker\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 STREAMS = 200
 SLOW_READERS = 16
 OFFERED_BYTES = 64 * MIB  # to each slow reader
@@ -30,7 +31,7 @@ async def half_sent(it: UnderLoad, count: int, size: int) -> AsyncIterator[list[
     made = []
     for _ in range(count):
         reader, writer = await it.connect()
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: broker\r\nContent-Length: %d\r\n\r\n" % size)
+        writer.write(HEAD % size)
         writer.write(b" " * (size - 1))
         await writer.drain()
         made.append((reader, writer))
