@@ -76,6 +76,9 @@ class Connection(asyncio.BufferedProtocol):
         self._lost = True
         self._pool.remove(self)
         self.fail(Lost(first=self.served == 0, begun=self._begun))
+        # asyncio's TLS keeps our bound methods: a circle, which would keep 100 KB until some later garbage collection
+        del self._transport
+        self.tls = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's signature
         return self._pool.buffer
@@ -183,6 +186,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def say(self, head: bytes, body: bytes) -> None:
         """Write the request: in one go when it is small, else in slices as the other side takes them."""
+        if self._lost:
+            return
         if len(body) <= JOIN_BYTES:
             self._transport.write(head + body)
             return
@@ -199,7 +204,7 @@ class Connection(asyncio.BufferedProtocol):
         self._sending = False
 
     def resume(self) -> None:
-        if self._paused:
+        if self._paused and not self._lost:
             self._paused = False
             self.deadline = self._pool.loop.time() + self._idle_s
             self._transport.resume_reading()
@@ -216,6 +221,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def let_go(self) -> None:
         """End politely, and soon."""
+        if self._lost:
+            return
         self._leaving = True
         self.deadline = self._pool.loop.time() + CLOSE_S
         self._transport.close()
