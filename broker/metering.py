@@ -94,7 +94,8 @@ class StreamMeter:
         events = self._buffer.take(piece)
         if not events or self._tally.is_plain(events):
             return events
-        return b"".join([event for event in sse.split(events) if self._is_kept(event)])
+        # Each on its own: what passes unread must not depend on which events came in one piece
+        return b"".join([event for event in sse.split(events) if self._tally.is_plain(event) or self._is_kept(event)])
 
     def end(self) -> bytes:
         """An event that only lacks its empty line is passed on with one; half an event is a broken answer."""

@@ -8,13 +8,9 @@ A door carries bytes to `serve` and back; it decides nothing.
 import asyncio
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from ssl import SSLObject
-from typing import Final, Protocol
+from typing import Final
 
 from broker import features, model_list, providers, upstream
-from broker.audit import Audit
 from broker.chat import Header, Usage
 from broker.dialects import METHODS, ROUTES
 from broker.errors import (
@@ -31,15 +27,11 @@ from broker.errors import (
     Untranslatable,
 )
 from broker.exchange import Exchange
+from broker.house import Caller, House
 from broker.http1.reply import CLOSE
-from broker.identity import Identity
-from broker.ledger.settling import Settler
 from broker.names import CLAMP_HEADER, EXCHANGE_HEADER, MODELS_PATH, SOURCE_HEADER
-from broker.policy import Snapshot
-from broker.quota import Ask, Ledger
-from broker.routing import Router
-from broker.telemetry import Telemetry
-from broker.upstream import Answer, Failed, Upstream
+from broker.quota import Ask
+from broker.upstream import Answer, Failed
 
 log = logging.getLogger(__name__)
 
@@ -47,39 +39,8 @@ OK: Final = 200
 UNBILLED: Final = Usage(0, 0)  # the request counts, tokens do not
 HOLD_MARGIN_S: Final = 60.0  # after the last deadline of an exchange nobody settles it any more
 JSON: Final = (b"content-type", b"application/json")
-
-
-class Caller(Protocol):
-    """The door's end of one exchange: where the answer goes. Writing to a caller that has gone does nothing."""
-
-    @property
-    def begun(self) -> bool: ...
-    @property
-    def full(self) -> bool: ...
-    def begin(self, status: int, headers: list[Header], *, length: int | None = None) -> None: ...
-    def write(self, piece: bytes) -> None: ...
-    async def room(self) -> None: ...
-    def end(self) -> None: ...
-    def whole(self, status: int, headers: list[Header], body: bytes) -> None: ...
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class House:
-    """The long-lived things that a request may use. Built once, in wiring.py."""
-
-    snapshot: Callable[[], Snapshot]
-    identify: Callable[[SSLObject, float], Identity]
-    ledger: Ledger
-    settler: Settler
-    upstream: Upstream
-    audit: Audit
-    telemetry: Telemetry
-    now_s: Callable[[], float]  # monotonic
-    wall_s: Callable[[], float]
-    router: Router
-    read_on_s: float = 0.0
-    draining: bool = False
-    exchanges: set[Exchange] = field(default_factory=set[Exchange])
+EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
+PIECE_BYTES: Final = 256 << 10  # a larger answer is in memory once, not once more for the caller
 
 
 async def serve(x: Exchange, house: House, caller: Caller) -> None:
@@ -89,6 +50,7 @@ async def serve(x: Exchange, house: House, caller: Caller) -> None:
     try:
         await answer(x, house, caller)
     except BrokerError as refusal:
+        refusal.__traceback__ = None  # its frames hold what it is raised from: a circle, which would keep a whole answer in memory
         refuse(x, caller, refusal)
     except asyncio.CancelledError:
         if x.cause is None:
@@ -180,9 +142,11 @@ async def forwarded(x: Exchange, house: House, caller: Caller) -> None:
         await asyncio.shield(going)
     finally:
         if not going.done():
-            await asyncio.wait((going,), timeout=house.read_on_s if x.cause is None else 0)
-            going.cancel()
-            await asyncio.wait((going,))
+            try:
+                await asyncio.wait((going,), timeout=house.read_on_s if x.cause is None else 0)
+            finally:  # also when this is ended while it reads on
+                going.cancel()
+                await asyncio.wait((going,))
 
 
 async def forward(x: Exchange, house: House, caller: Caller) -> None:
@@ -244,7 +208,16 @@ async def whole(x: Exchange, caller: Caller, got: Answer) -> None:
     meter = x.question.meter()
     usage = meter.whole(body)
     x.usage = usage if meter.done else None
-    caller.whole(OK, answer_headers(x, got), body)
+    headers = [JSON, *answer_headers(x, got)]  # that it is JSON is certain by now, whatever the provider called it
+    if len(body) <= PIECE_BYTES:
+        caller.whole(OK, headers, body)
+    else:
+        caller.begin(OK, headers, length=len(body))
+        for at in range(0, len(body), PIECE_BYTES):
+            caller.write(body[at : at + PIECE_BYTES])
+            if caller.full:
+                await caller.room()
+        caller.end()
     x.code = "answered"
 
 
@@ -257,7 +230,7 @@ async def stream(x: Exchange, caller: Caller, got: Answer) -> None:
         raise upstream.malformed("the provider answered a request for a stream with something else")
     meter = x.question.meter()
     piece = await got.piece()
-    caller.begin(OK, answer_headers(x, got))
+    caller.begin(OK, [EVENTS, *answer_headers(x, got)])
     try:
         while piece:
             if events := meter.stream(piece):
@@ -298,7 +271,10 @@ def conclude(x: Exchange, caller: Caller, failed: Failed) -> None:
     """The last attempt's failure as the answer: our refusal, or the provider's own words where they are the caller's to mend."""
     if failed.refusal is not None or failed.answer is None:
         raise failed.refusal or Internal(f"the broker failed; its operator finds this exchange as {x.id}")
-    caller.whole(failed.answer.status, [*answer_headers(x, failed.answer), (SOURCE_HEADER, b"provider")], failed.body)
+    headers = [*answer_headers(x, failed.answer), (SOURCE_HEADER, b"provider")]
+    if failed.answer.content_type:
+        headers.append((b"content-type", failed.answer.content_type))
+    caller.whole(failed.answer.status, headers, failed.body)
     x.code = "answered"
 
 

@@ -8,10 +8,10 @@ from broker.chat import Header
 from broker.dialects import ROUTES, Dialect
 from broker.errors import BrokerError
 from broker.exchange import Exchange
+from broker.house import House
 from broker.http1 import rules
 from broker.http1.reply import Reply, Request
 from broker.http1.server import Limits, Server
-from broker.pipeline import House
 
 _BY_PATH: dict[str, Dialect] = {path: dialect for (_, path), dialect in ROUTES.items()}
 

@@ -60,7 +60,7 @@ def split(events: bytes) -> list[bytes]:
 def data(event: bytes) -> bytes:
     """The data of one event; several lines of it are joined by LF; b"" when it has none (a comment)."""
     lines: list[bytes] = []
-    for line in _LINE_END.split(event.removeprefix(_BOM)):
+    for line in _LINE_END.split(event.lstrip(b"\r\n").removeprefix(_BOM)):
         if line.startswith(b"data:"):
             lines.append(line[6:] if line[5:6] == b" " else line[5:])
         elif line == b"data":

@@ -14,7 +14,7 @@ from typing import Final
 
 from broker import addresses, hosts, providers
 from broker.credentials import Credential, SecretRef
-from broker.errors import BrokerError, NoBackend, ProviderAuth, ProviderRateLimited, ProviderTimeout, ProviderUnavailable
+from broker.errors import BrokerError, Busy, NoBackend, ProviderAuth, ProviderRateLimited, ProviderTimeout, ProviderUnavailable
 from broker.grant import Cause, Endpoint, Provider
 from broker.http1 import client
 from broker.names import PLACEHOLDER_KEY
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 Headers = list[tuple[bytes, bytes]]
 Secret = Callable[[SecretRef], tuple[Credential | None, str | None]]
 
-ANSWER_BYTES: Final = 64 << 20  # of one answer that is no stream; the largest documented ones have a few MiB
+ANSWER_BYTES: Final = 32 << 20  # of one answer that is no stream; the largest documented ones, ten images, have as much
+END_OF_STATUSES: Final = 600
 POOLS: Final = 1024  # origins with a pool of their own
 CREDENTIAL_HEADERS: Final = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
-_PASSED: Final = frozenset((b"content-type", b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id", b"x-should-retry"))
+_PASSED: Final = frozenset((b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id", b"x-should-retry"))
 _EVENT_STREAM: Final = b"text/event-stream"
 _STAGES: Final = {
     "name": "its name leads nowhere",
@@ -36,6 +37,7 @@ _STAGES: Final = {
     "timeout": "no connection in time",
 }
 _NO_SECRET: Final = b""
+_WITHHELD: Final = "the provider's answer held a credential and was withheld"
 _WEEK: Final = b"604800"  # seconds; what asks for longer is no honest Retry-After
 
 
@@ -57,7 +59,9 @@ class Failed(Exception):
     @property
     def billable(self) -> bool:
         """The provider may bill it: it was sent, and no complete answer says that it came to nothing (design.md, "Quota")."""
-        return not isinstance(self.cause, int) and self.cause != "ConnectFailure"
+        if isinstance(self.cause, int):
+            return not HTTPStatus.BAD_REQUEST <= self.cause < END_OF_STATUSES
+        return self.cause != "ConnectFailure"
 
 
 class Upstream:
@@ -65,6 +69,7 @@ class Upstream:
 
     secret: gives a key, and the hosts that its owner lets it go to (hosts.py), as they are now: asked anew for each attempt, so
         that a Secret that changed is used for the next request, and never with the hosts of an older one.
+    answers_bytes: of all answers together that are kept whole, until their callers have them.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Upstream:
         secret: Callable[[SecretRef], tuple[Credential | None, str | None]],
         allowed: addresses.HostList,
         off: addresses.Off,
+        answers_bytes: int = 64 << 20,
     ) -> None:
         self._secret = secret
         self._rules = (allowed, off)
@@ -79,6 +85,8 @@ class Upstream:
         self._tls.set_alpn_protocols(["http/1.1"])
         self._pools: dict[tuple[str, str, int, bool], client.Pool] = {}
         self._said: set[str] = set()
+        self._answers_bytes = answers_bytes
+        self._kept_bytes = 0
         self._heads: dict[tuple[int, str], tuple[Provider, bytes]] = {}
 
     async def send(self, provider: Provider, path: str, caller_headers: Headers, body: bytes) -> "Answer":
@@ -103,7 +111,17 @@ class Upstream:
             )
         except client.ExchangeFailed as failure:
             raise _as_failed(failure) from failure
-        return Answer(got, secret)
+        return Answer(got, secret, self._keep)
+
+    def _keep(self, more_bytes: int) -> None:
+        """Count what answers are kept; what is let go counts below 0.
+
+        Raises:
+            Busy: it is too much for all of them together.
+        """
+        self._kept_bytes += more_bytes
+        if more_bytes > 0 and self._kept_bytes > self._answers_bytes:
+            raise Busy("too many large answers are on their way at once; ask again, or ask for a stream", retry_after_s=1)
 
     def _attach(self, provider: Provider, kind: providers.Kind, caller_headers: Headers) -> tuple[bytes, bytes]:
         """The one credential of this attempt: its value, to watch for, and its header line."""
@@ -205,9 +223,11 @@ class Upstream:
 class Answer:
     """What a provider said. The credential of the attempt is watched for: it never goes back to a caller."""
 
-    def __init__(self, got: client.Answer, secret: bytes) -> None:
+    def __init__(self, got: client.Answer, secret: bytes, keep: Callable[[int], None]) -> None:
         self._got = got
         self._secret = secret
+        self._count = keep
+        self._kept_bytes = 0
         self._tail = b""
         self.status = got.status
         self.passed_headers: Headers = [
@@ -216,6 +236,12 @@ class Answer:
         if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in got.headers):
             got.close()
             raise malformed("the provider answered compressed, which nobody asked for")
+
+    @property
+    def content_type(self) -> bytes:
+        """As the provider says it, for what it said in its own words."""
+        said = self._got.header(b"content-type") or b""
+        return b"" if self._secret and self._secret in said else said
 
     @property
     def is_event_stream(self) -> bool:
@@ -236,22 +262,35 @@ class Answer:
             seen = self._tail + piece  # a secret may be cut by the pieces
             if self._secret in seen:
                 self.close()
-                raise malformed("the provider's answer held a credential and was withheld")
+                raise malformed(_WITHHELD)
             self._tail = seen[-len(self._secret) :]
         return piece
 
     async def whole(self) -> bytes:
+        body = await self.unchecked()
+        if self.leaks(body):
+            raise malformed(_WITHHELD)
+        return body
+
+    async def unchecked(self) -> bytes:
+        """The whole body, which counts among the kept ones until `close`. Nobody may see it before `leaks` said no."""
         try:
-            body = await self._got.whole(ANSWER_BYTES)
+            return await self._got.whole(ANSWER_BYTES, self._keep)
         except client.ExchangeFailed as failure:
             raise _as_failed(failure) from failure
-        if self._secret and self._secret in body:
-            raise malformed("the provider's answer held a credential and was withheld")
-        return body
+
+    def leaks(self, body: bytes) -> bool:
+        return bool(self._secret) and self._secret in body
 
     def close(self) -> None:
         """Give the connection back, or cut it when the answer is not complete."""
+        kept, self._kept_bytes = self._kept_bytes, 0
+        self._count(-kept)
         self._got.close()
+
+    def _keep(self, more_bytes: int) -> None:
+        self._kept_bytes += more_bytes
+        self._count(more_bytes)
 
 
 async def refused(provider: Provider, answer: Answer) -> Failed:
@@ -260,7 +299,9 @@ async def refused(provider: Provider, answer: Answer) -> Failed:
     Raises:
         Failed: it broke off.
     """
-    return Failed(answer.status, _refusal(provider, answer), answer, await answer.whole())
+    body = await answer.unchecked()
+    refusal = ProviderUnavailable(f"{_WITHHELD}; ask again") if answer.leaks(body) else _refusal(provider, answer)
+    return Failed(answer.status, refusal, answer, body)
 
 
 def malformed(why: str) -> Failed:

@@ -19,13 +19,13 @@ from broker.audit import Audit, Expired
 from broker.config import BrokerSettings, ConfigError
 from broker.credentials import Credential, SecretRef
 from broker.errors import Busy, Unavailable
+from broker.house import House
 from broker.http1.server import Limits, Server
 from broker.ledger.database import CannotOpen
 from broker.ledger.memory import MemoryLedger
 from broker.ledger.settling import Settler
 from broker.ledger.sqlite import SqliteLedger
 from broker.objects import Resources
-from broker.pipeline import House
 from broker.quota import Ledger
 from broker.routing import Router
 from broker.svids import Update
@@ -170,7 +170,7 @@ async def open_house(settings: BrokerSettings, world: World, trust: Trust, telem
     closing.push_async_callback(ledger.close)
     settler = Settler(ledger)
     closing.push_async_callback(settler.drain, LAST_SETTLEMENTS_S)
-    upstream = Upstream(world.secret, world.operator.allowed, world.operator.off)
+    upstream = Upstream(world.secret, world.operator.allowed, world.operator.off, settings.max_bodies)
     closing.push_async_callback(upstream.close)
     return House(
         snapshot=lambda: world.snapshot,

@@ -23,6 +23,7 @@ TESTED_IN = {
     "errors.py": "tests/test_tree.py",
     "exchange.py": "tests/broker/test_pipeline.py",
     "grant.py": "tests/broker/test_policy.py",
+    "house.py": "tests/broker/test_pipeline.py",
     "http1": "tests/broker/http1",
     "ledger": "tests/broker/ledger",
     "model_list.py": "tests/doors/test_refusals.py",

@@ -1,6 +1,7 @@
 """What comes back from the way out: an answer, piece by piece, or the reason why there is none."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 Headers = list[tuple[bytes, bytes]]
@@ -113,8 +114,10 @@ class Answer:
             self._connection.resume()
         return piece
 
-    async def whole(self, limit_bytes: int) -> bytes:
+    async def whole(self, limit_bytes: int, keep: Callable[[int], None] | None = None) -> bytes:
         """The body as one.
+
+        keep: is told how many bytes more are kept, each time; what it raises is raised here.
 
         Raises:
             TooBig: more than limit_bytes; the connection is ended.
@@ -122,13 +125,18 @@ class Answer:
         """
         first = piece = await self.piece()
         body = bytearray()  # one, since a list of pieces of a byte or two would be many times the body
-        while piece:
-            if len(body) + len(piece) > limit_bytes:
-                self.close()
-                raise TooBig(f"the answer is larger than {limit_bytes} bytes")
-            body += piece
-            piece = await self.piece()
-        return first if len(first) == len(body) else bytes(body)
+        try:
+            while piece:
+                if len(body) + len(piece) > limit_bytes:
+                    self.close()
+                    raise TooBig(f"the answer is larger than {limit_bytes} bytes")
+                if keep is not None:
+                    keep(len(piece))
+                body += piece
+                piece = await self.piece()
+            return first if len(first) == len(body) else bytes(body)
+        finally:
+            body.clear()  # whoever keeps an exception keeps this frame, and all that is in it
 
     def close(self) -> None:
         """An answer that is not complete ends its connection at once."""

@@ -110,6 +110,8 @@ class Pool:
             if not isinstance(error, OSError):
                 raise
             raise _not_sent(error) from error
+        if made[-1].lost:  # between its handshake and now
+            raise NotSent("connect", "the connection ended at once")
         self.opened += 1
         return made[-1]
 

@@ -82,6 +82,8 @@ class Connection(asyncio.BufferedProtocol):
         reply, self.reply = self.reply, None
         if reply is not None:
             reply.cancel()
+        # asyncio's TLS keeps our bound methods: a circle, which would keep 100 KB until some later garbage collection
+        del self._transport
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's signature
         return self._server.buffer

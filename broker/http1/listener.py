@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import Final
 
 from broker.http1.limits import Limits
+from broker.http1.places import hear_silence
 
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 512
 ACCEPTS: Final = 16  # at a time: when a thousand honest peers come at once, their handshakes must end faster than new ones begin
+SILENCE_S: Final = 30.0  # beyond our own deadline for peers that do not read
 PAUSE_S: Final = 1.0  # when there is no descriptor left
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -38,6 +40,7 @@ class Listener:
         self._tls = tls
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._sock = socket.create_server(address, family=family, backlog=BACKLOG)
+        hear_silence(self._sock, limits.write_s + SILENCE_S)
         self._sock.setblocking(False)  # noqa: FBT003  its only parameter
         self._opening: dict[asyncio.Task[None], None] = {}  # in the order in which they came
         self._pause: asyncio.TimerHandle | None = None

@@ -186,8 +186,6 @@ class Connection(asyncio.BufferedProtocol):
 
     async def say(self, head: bytes, body: bytes) -> None:
         """Write the request: in one go when it is small, else in slices as the other side takes them."""
-        if self._lost:
-            return
         if len(body) <= JOIN_BYTES:
             self._transport.write(head + body)
             return
@@ -213,6 +211,10 @@ class Connection(asyncio.BufferedProtocol):
         self._answer = self._parser = None
         if not self._lost:
             self._transport.abort()
+
+    @property
+    def lost(self) -> bool:
+        return self._lost
 
     @property
     def usable(self) -> bool:

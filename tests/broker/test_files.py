@@ -207,3 +207,27 @@ async def test_changes_yields_each_change_and_says_loudly_what_it_cannot_read(tm
     files(tmp_path, {"b.yaml": routing()})
     assert len((await waiting).routing) == 1
     await changes.aclose()
+
+
+DENY = """apiVersion: aiaccess.dev/v1alpha1
+kind: AIAccessPolicy
+metadata: {name: stop, namespace: team1}
+spec: {action: Deny, subjects: [{spiffeID: 'spiffe://example.org/ns/team1/sa/agent'}]}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DENY.replace("kind:", "kind: AIProvider\nkind:"),
+        DENY.replace("kind: ", "kind: !!str "),
+        "--- &a\n" + DENY,
+        "--- !!map\n" + DENY,
+        "apiVersion: v1\nkind: List\nitems:\n- " + DENY.replace("\n", "\n  "),
+    ],
+    ids=["kind twice", "tagged kind", "anchor", "tagged document", "list"],
+)
+def test_what_may_be_a_deny_and_cannot_be_told_makes_its_file_unreadable(tmp_path: Path, text: str):
+    files(tmp_path, {"a.yaml": access("a"), "b.yaml": text})
+    with pytest.raises(Unreadable, match=r"b\.yaml:\d+:\d+: .*may be an AIAccessPolicy that denies"):
+        read(tmp_path)

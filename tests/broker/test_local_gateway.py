@@ -351,6 +351,18 @@ async def test_a_broker_that_does_not_trust_us_is_guessed_from_its_close(ca):
         assert broker.requests == []
 
 
+async def test_a_broker_that_ends_the_connection_much_later_is_not_suspected_of_that(ca, agent, monkeypatch):
+    async def late(request, reply):
+        await asyncio.sleep(0.1)
+        reply.cut()
+
+    monkeypatch.setattr(local_gateway, "SILENT_S", 0.05)
+    async with broker_door(ca, late) as broker, gateway(broker.port, updates=[update(agent, ca)]) as made:
+        body, _ = error_of(await send(made.port, request(made)))
+        assert "trust domain" not in body["error"]["message"]
+        assert "The broker did not answer" in body["error"]["message"]
+
+
 async def test_when_the_broker_is_away_the_agent_is_told_in_its_own_dialect(ca, agent):
     async with gateway(free_port(), updates=[update(agent, ca)]) as made:
         body, head = error_of(await send(made.port, request(made)))

@@ -36,9 +36,9 @@ def test_plain_events_pass_unread() -> None:
 
 def test_only_events_with_data_are_shown_and_those_unasked_for_are_taken_out() -> None:
     tally = Recording()
-    out = StreamMeter(tally).stream(b": look\n\ndata: 1\n\ndata: drop\n\ndata: 2\n\n")
-    assert out == b": look\n\ndata: 1\n\ndata: 2\n\n"
-    assert tally.shown == [b"1", b"drop", b"2"]
+    out = StreamMeter(tally).stream(b": look\n\ndata: look 1\n\ndata: look, drop\n\ndata: 2\n\n")
+    assert out == b": look\n\ndata: look 1\n\ndata: 2\n\n"
+    assert tally.shown == [b"look 1", b"look, drop"]
 
 
 def test_what_is_held_back_comes_with_its_end() -> None:

@@ -10,10 +10,11 @@ from broker.dialects import openai_chat
 from broker.errors import Forbidden, NoBackend, ProviderUnavailable, TooSlow, Unavailable, Unidentified
 from broker.exchange import Exchange
 from broker.grant import Backend, Budget, Endpoint, Failover, Grant, Per, PolicyRef, Provider, Unit
+from broker.house import House
 from broker.identity import parse_spiffe_id
 from broker.ledger.memory import MemoryLedger
 from broker.ledger.settling import Settler
-from broker.pipeline import House, decide_again, end_overdue, serve
+from broker.pipeline import decide_again, end_overdue, serve
 from broker.routing import Router
 from broker.upstream import Failed
 
@@ -69,6 +70,7 @@ class Got:
     def __init__(self, *pieces, status=200, stream=False):
         self.pieces, self.status, self.is_event_stream = list(pieces), status, stream
         self.passed_headers = []
+        self.content_type = b"application/json"
         self.closed = False
 
     def retry_after_s(self):
@@ -90,6 +92,12 @@ class Got:
         while part := await self.piece():
             parts.append(part)
         return b"".join(parts)
+
+    async def unchecked(self):
+        return await self.whole()
+
+    def leaks(self, body):
+        return False
 
     def close(self):
         self.closed = True

@@ -81,6 +81,7 @@ def check_usage(before: Usage | None, now: Usage | None) -> Usage | None:
 def check_caller(data: bytes, out: bytes, *, may_lose: bool) -> None:
     """The caller's events are the provider's, in their order; only a report of usage that he did not ask for may be missing."""
     sent, got = events(data), events(out)
+    assert got == events(out, unended=False), "the caller's last event has no end"
     missing = 0
     for event in sent:
         if missing + len(got) > len(sent):
@@ -99,8 +100,8 @@ def check_caller(data: bytes, out: bytes, *, may_lose: bool) -> None:
         assert out[len(data) :].strip(b"\n") == b"", "bytes were added"
 
 
-def events(stream: bytes) -> list[bytes]:
-    """The data of all events, read line by line as WHATWG HTML 9.2.6 says, one that only lacks its empty line included."""
+def events(stream: bytes, *, unended: bool = True) -> list[bytes]:
+    """The data of all events, read line by line as WHATWG HTML 9.2.6 says; with `unended`, one that lacks its empty line, too."""
     found: list[bytes] = []
     lines: list[bytes] = []
     for line in stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"):
@@ -111,4 +112,4 @@ def events(stream: bytes) -> list[bytes]:
             lines = []
         elif name == b"data":
             lines.append(value.removeprefix(b" "))
-    return [*found, b"\n".join(lines)] if any(lines) else found
+    return [*found, b"\n".join(lines)] if unended and any(lines) else found

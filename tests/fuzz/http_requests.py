@@ -124,12 +124,15 @@ def check_request(request: tuple[object, ...]) -> None:
     assert path.rsplit("/", 1)[1] not in (".", "..")
     assert not set(";\\# \0") & set(path), "a separator in the path"
     assert all(0x20 < ord(letter) < 0x7F for letter in path + query)
-    assert names.count(b"host") == 1
+    assert b"host" in names
+    for name in (*rules.CREDENTIALS, b"host", b"content-length", b"content-type"):
+        assert names.count(name) <= 1, "a header that must be there once is there twice"
     assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1, "the body's end is said twice"
     for name, value in headers:
         assert name, "a header has no name"
         assert TOKEN.issuperset(name), "a header's name is no token in lower case"
         assert all(byte == 9 or 0x20 <= byte < 0x7F for byte in value), "a control character in a value"
+    assert len(body) <= LIMITS.body_bytes
     if b"content-length" in names:
         assert int(dict(headers)[b"content-length"]) == len(body)
     elif b"transfer-encoding" not in names:

@@ -85,6 +85,8 @@ def check_frames(data: bytes) -> None:
     if refused:
         assert rest[0] or int.from_bytes(rest[1:PREFIX_BYTES]) > MESSAGE_BYTES, "refused without a reason"
     elif len(rest) >= PREFIX_BYTES:
+        assert not rest[0]
+        assert int.from_bytes(rest[1:PREFIX_BYTES]) <= MESSAGE_BYTES, "waits for more than it would take"
         assert len(rest) < PREFIX_BYTES + int.from_bytes(rest[1:PREFIX_BYTES]), "a message that is whole is held back"
 
 

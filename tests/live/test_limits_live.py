@@ -13,7 +13,7 @@ from support.under_load import AGENT, UnderLoad, under_load
 MIB = 1 << 20
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: broker\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 STREAMS = 200
-SLOW_READERS = 16
+SLOW_READERS = 8
 OFFERED_BYTES = 64 * MIB  # to each slow reader
 PIECE = (
     b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
@@ -107,7 +107,6 @@ async def test_many_open_streams_cost_little_and_all_end(tmp_path):
         await it.provider.requests(STREAMS, timeout_s=30)
         assert await it.it.metric("aiaccess_exchanges_in_flight") == STREAMS
         after = [process.pss_bytes() for process in (it.broker, it.gateway)]
-        print("KiB a stream, broker and gateway:", [(b - a) // STREAMS >> 10 for a, b in zip(before, after, strict=True)])
         assert all(b - a < STREAMS * MIB // 2 for a, b in zip(before, after, strict=True))
         talk.go.set()
         assert await asyncio.gather(*streams) == ["hi"] * STREAMS
@@ -149,14 +148,8 @@ async def test_slow_readers_slow_the_provider_down_and_cost_no_memory(tmp_path):
         ]
         taken = await flood.stands_still()
         after = [process.pss_bytes() for process in (it.broker, it.gateway)]
-        print(
-            "taken a stream:",
-            taken // SLOW_READERS,
-            "KiB a stream:",
-            [(b - a) // SLOW_READERS >> 10 for a, b in zip(before, after, strict=True)],
-        )
         assert taken < SLOW_READERS * OFFERED_BYTES / 2
-        assert all(b - a < SLOW_READERS * 2 * MIB for a, b in zip(before, after, strict=True))
+        assert all(b - a < SLOW_READERS * MIB * 3 // 2 for a, b in zip(before, after, strict=True))
         got = 0
         async for piece in streams[0].aiter_raw():
             got += len(piece)

@@ -7,7 +7,7 @@ from broker import cli, local_gateway, wiring
 from broker.http1.limits import ClientLimits, Limits
 
 # Long enough for an honest caller on a busy machine, short enough to be waited for
-HEAD_S, BODY_S, IDLE_S, WRITE_S = 2.0, 3.0, 4.0, 3.0
+HEAD_S, BODY_S, IDLE_S, WRITE_S = 2.0, 5.0, 4.0, 3.0
 POOL_IDLE_S = 2.0  # below IDLE_S, as everywhere: a request into a closing connection cannot be sent again
 
 if __name__ == "__main__":

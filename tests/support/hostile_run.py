@@ -12,7 +12,7 @@ import re
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ ANSWER = json_answer(
     b'{"id":"a","choices":[],"content":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"input_tokens":3,"output_tokens":4}}'
 )
 
-CONNECTIONS = 200  # of the broker at a time
+CONNECTIONS = 100  # of the broker at a time
 GATEWAY_CONNECTIONS = 256
 MB = 10**6
 # Design, Memory: 64 MiB of bodies in flight; the gateway holds 36 MB when it is idle. 100 MB above that is what a run may cost.
@@ -92,7 +92,7 @@ class Sampler:
         while not self._stop.is_set():
             self.on.wait()
             self.sample()
-            self._stop.wait(0.1)
+            self._stop.wait(0.2)
 
     def lines(self) -> Iterator[str]:
         for name, peak in self.peaks.items():
@@ -102,6 +102,23 @@ class Sampler:
     @property
     def within(self) -> bool:
         return all(peak <= PSS_LIMITS[name] for name, peak in self.peaks.items())
+
+
+async def each(names: Iterable[str], one: Callable[[str], Awaitable[None]], at_a_time: int = 8) -> None:
+    """Try every case, some at a time; what goes wrong bears its case's name. All are tried, whatever goes wrong."""
+    waiting, wrong = iter(names), list[Exception]()
+
+    async def work() -> None:
+        for name in waiting:
+            try:
+                await one(name)
+            except Exception as error:  # noqa: BLE001  raised below, all of them
+                error.add_note(f"the case: {name}")
+                wrong.append(error)
+
+    await asyncio.gather(*(work() for _ in range(at_a_time)))
+    if wrong:
+        raise ExceptionGroup("cases that did not end as they should", wrong)
 
 
 def pss(pid: int) -> int:

@@ -156,6 +156,29 @@ async def test_a_body_in_pieces_of_a_byte_takes_no_more_than_a_body():
         assert await (await ask(pool)).whole(2 * size) == b"xy" * size
 
 
+@pytest.mark.parametrize("length", [4 * MIB, 8 * MIB], ids=["beyond the limit", "cut"])
+async def test_a_failure_that_is_kept_does_not_keep_the_body(length):
+    async def serve(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+        for _ in range(64):
+            writer.write(bytes(65536))
+            await writer.drain()
+        if length == 4 * MIB:
+            await reader.read()
+
+    async with listening(serve) as pool:
+        tracemalloc.start()
+        try:
+            with pytest.raises((TooBig, Lost)) as kept:
+                await (await ask(pool)).whole(length - 1)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert isinstance(kept.value, TooBig if length == 4 * MIB else Lost)
+        assert held < MIB
+
+
 # -- what is known of an idle connection
 async def test_a_connection_whose_end_has_arrived_is_not_used_though_the_loop_has_not_read_it():
     """The window in which the other side's close waits in the kernel: an agent need not pay for it."""

@@ -1,5 +1,7 @@
 import asyncio
+import asyncio.sslproto
 import errno
+import gc
 import logging
 import socket
 from dataclasses import replace
@@ -130,3 +132,35 @@ async def test_an_address_that_is_taken_is_said():
     async with door() as d:
         with pytest.raises(OSError, match="in use"):
             await d.server.listen("127.0.0.1", d.port)
+
+
+def tls_protocols():
+    return sum(isinstance(thing, asyncio.sslproto.SSLProtocol) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("how", ["refused", "evicted", "served"])
+async def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(tls, how):
+    """It comes late, and each of them has 100 KB."""
+    async with door(ssl=tls[0], limits=replace(PATIENT, handshakes=1 if how == "evicted" else 9)) as d:
+        gc.collect()
+        gc.disable()
+        try:
+            before = tls_protocols()
+            if how == "served":
+                _, writer = await asyncio.open_connection("127.0.0.1", d.port, ssl=tls[1], server_hostname="")
+                await until(lambda: d.server.connections)
+                writer.transport.abort()
+                del writer
+            else:
+                for reader, writer in await half_open(d, 5):
+                    if how == "refused":
+                        writer.write(b"\0" * 600)
+                    else:
+                        writer.close()
+                    assert await is_ended(reader)
+                    writer.close()
+            await until(lambda: not d.server.connections and not d.server.handshakes)
+            ours = tls_protocols() - before - (how == "served")  # the caller's own is not what this is about
+            assert ours <= 0
+        finally:
+            gc.enable()
