@@ -17,6 +17,7 @@ from typing import Final
 
 from broker.objects import Document, Resources, Stray, collect, read_document
 from broker.objects.origin import Origin
+from broker.objects.reading import as_mapping
 from broker.objects.yamltext import FILE_BYTES, InvalidYaml, read_yaml
 
 log = logging.getLogger(__name__)
@@ -194,5 +195,5 @@ def _documents(path: str, data: bytes, environment: Mapping[str, str]) -> Iterat
 
 
 def _is_list(value: object) -> bool:
-    kind = value.get("kind") if isinstance(value, dict) else None
+    kind = (as_mapping(value) or {}).get("kind")
     return isinstance(kind, str) and kind.endswith("List")
