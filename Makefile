@@ -42,7 +42,7 @@ rotation: $(SYNCED) ## two minutes of load over 10-second SVIDs and a change of 
 	@$(BIN)/python bench/rotation.py $(ARGS)
 
 hostile: $(SYNCED) ## everything hostile that we can think of, at both doors and from providers; how much memory it took
-	@$(BIN)/pytest tests/hostile -q
+	@$(BIN)/pytest tests/hostile -q $(ARGS)
 
 fuzz: $(SYNCED) ## the parsers under a fuzzer that follows coverage (ARGS='--seconds 600 openai_events'; --keep keeps what reaches new code)
 	@$(BIN)/uv sync --quiet --frozen --inexact --group fuzz

@@ -3,15 +3,17 @@
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from broker import config
 
 USAGE = 2  # the exit code of a command that was called wrongly
+DESCRIPTORS: Final = 65_536  # each agent's gateway costs one, each provider's connection another
 Command = Callable[[Mapping[str, Any], Mapping[str, str]], int]
 
 _REVIEW = tuple(
@@ -97,7 +99,16 @@ def serve(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
 
     values = _values(config.SERVE, args, environ)
     settings = config.BrokerSettings(environ=environ, **values)
+    _allow_descriptors()
     return _run(lambda stop: wiring.run(settings, stop))
+
+
+def _allow_descriptors() -> None:
+    """As many as the system lets us have: the usual 1024 would be less than --max-connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def gateway(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:

@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 
@@ -78,3 +79,11 @@ def test_check_and_explain_have_exit_codes_that_a_script_can_use(capsys, tmp_pat
 def test_a_command_imports_what_it_needs_and_no_more(module, unwanted):
     program = f"import sys, broker.cli, {module}; print([name for name in {unwanted!r} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "[]"
+
+
+def test_serve_takes_as_many_descriptors_as_it_may(capsys, monkeypatch):
+    taken = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: taken.append(limits))
+    said(capsys, *("serve", "--resources", "absent", "--quota-store", "memory:", "--spiffe-endpoint-socket", "unix:///none"))
+    assert taken == [(4096, 4096)]
