@@ -22,6 +22,7 @@ from broker.quota import Ask, Expired, Held, Reading, Tally
 log = logging.getLogger(__name__)
 
 _DEADLINE_S: Final = 0.25
+_DISK_S: Final = 1.0  # more than the deadline for the lock: what a commit may take while the disk is busy with others
 _READING_DEADLINE_S: Final = 5.0  # reports read whole tables, beside the holds
 _WAITING: Final = 4096  # questions waiting for the file; more than that would not be answered in time
 _AHEAD_S: Final = 60.0  # a file that is further ahead of the clock than this was written under a wrong one
@@ -87,7 +88,7 @@ class SqliteLedger:
     def __init__(self, loop: asyncio.AbstractEventLoop, deadline_s: float) -> None:
         """Only `open` makes one."""
         self._loop = loop
-        self._deadline_s = deadline_s
+        self._deadline_s = deadline_s + _DISK_S
         self._writer = ThreadPoolExecutor(1, "ledger")
         self._reader = ThreadPoolExecutor(1, "ledger-reader")
         self._database: Database
@@ -105,7 +106,8 @@ class SqliteLedger:
         Args:
             path: of the file; its directory must be there.
             clock: Unix time. It may step back, the ledger's time does not.
-            deadline_s: after which a question is Unavailable, because of a slow disk or another process that keeps the write lock.
+            deadline_s: after which a question is Unavailable because another process keeps the write lock; because of a slow disk it
+                is after _DISK_S more.
 
         Raises:
             CannotOpen: with what to do about it, for the operator.
