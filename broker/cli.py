@@ -2,17 +2,23 @@
 
 import argparse
 import asyncio
+import ctypes
 import os
 import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from broker import config
 
 USAGE = 2  # the exit code of a command that was called wrongly
+M_TRIM_THRESHOLD: Final = -1  # malloc.h
+M_MMAP_THRESHOLD: Final = -3
+MMAP_BYTES: Final = 1 << 20
+TRIM_BYTES: Final = 4 << 20
 DESCRIPTORS: Final = 65_536  # each agent's gateway costs one, each provider's connection another
 Command = Callable[[Mapping[str, Any], Mapping[str, str]], int]
 
@@ -100,6 +106,7 @@ def serve(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     values = _values(config.SERVE, args, environ)
     settings = config.BrokerSettings(environ=environ, **values)
     _allow_descriptors()
+    _give_memory_back()
     return _run(lambda stop: wiring.run(settings, stop))
 
 
@@ -109,6 +116,14 @@ def _allow_descriptors() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _give_memory_back() -> None:
+    """Glibc learns from large blocks that were freed to keep more and more of them: after one answer of 30 MiB, 60 MiB for ever."""
+    with suppress(AttributeError, OSError):  # of another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
 def gateway(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:

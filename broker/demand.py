@@ -31,6 +31,7 @@ class Findings:
     media_bytes: the part of the body that is encoded media, not text.
     extra_tokens: the documented bounds of that media, and of what a tool or an option adds.
     passes: how often the provider may read a whole context window for this one request; 0 = text and bounded media only.
+    texts: strings that the model reads as they are, as JSON has them: what a count can replace the bytes of. No media is among them.
     """
 
     objects: int = 0
@@ -40,6 +41,7 @@ class Findings:
     extra_tokens: int = 0
     passes: int = 0
     features: set[Feature] = field(default_factory=set[Feature])
+    texts: list[Raw] = field(default_factory=list[Raw])
 
     def split_each(self, raw: Raw, param: str) -> list[Members]:
         """The objects of an array to judge, counted: judging takes time.

@@ -79,13 +79,20 @@ class Untranslatable(BrokerError):
 
 
 class ExceedsQuota(BrokerError):
-    """This request can never fit, however long one waits."""
+    """This request can never fit, however long one waits. `prompt_room` as in QuotaExhausted."""
 
     status, code = 400, "exceeds_quota"
+    prompt_room: int | None = None
 
 
 class QuotaExhausted(BrokerError):
+    """Used up for now.
+
+    prompt_room: the longest prompt, in tokens, that would have been held just now; None where a shorter one would not have helped.
+    """
+
     status, code = 429, "quota_exhausted"
+    prompt_room: int | None = None
 
 
 class ConcurrencyFull(BrokerError):

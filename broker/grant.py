@@ -46,6 +46,7 @@ class Budget:
     per: None with CONCURRENT only.
     shadow: counted and recorded; never refuses, clamps or shows in rate-limit headers.
     strict: prompts are bounded by bytes even when counting tokens would fit more.
+    cut_off: a stream whose text passes what was held for it is ended.
     """
 
     counter: str
@@ -54,6 +55,7 @@ class Budget:
     per: Per | None
     shadow: bool = False
     strict: bool = False
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from broker.audit import Audit
 from broker.chat import Header
+from broker.counting import Counting
 from broker.exchange import Exchange
 from broker.identity import Identity
 from broker.ledger.settling import Settler
@@ -40,6 +41,7 @@ class House:
     ledger: Ledger
     settler: Settler
     upstream: Upstream
+    counting: Counting
     audit: Audit
     telemetry: Telemetry
     now_s: Callable[[], float]  # monotonic

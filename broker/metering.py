@@ -6,7 +6,7 @@ figure as none.
 """
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -17,6 +17,7 @@ from broker.body import COUNT_MAX
 from broker.chat import Usage
 from broker.errors import ProviderUnavailable
 
+TEXTS_MAX: Final = 256  # of one gauged stream; no API has half as many choices, or blocks
 MEMBER_BYTES: Final = 64 << 10  # no report of usage is larger; what is, is not looked into
 _SLICE_BYTES: Final = 64 << 10
 _VALUE: Final = msgspec.json.Decoder()
@@ -61,6 +62,39 @@ class Tally(Protocol):
     def event(self, data: bytes) -> bool:
         """The data of one event. False = the caller did not ask for it."""
         ...
+
+    def generated(self, data: bytes) -> Iterable[tuple[Hashable, str]]:
+        """What of an event the model wrote, each piece with the text that it continues. Asked of every event of a gauged stream."""
+        ...
+
+    def last_words(self, usage: Usage) -> bytes:
+        """The events that end a gauged stream as if the model had reached its output limit."""
+        ...
+
+
+class Gauge(Protocol):
+    """Watches one stream that must not pass its hold.
+
+    hold: what was held for it.
+    """
+
+    @property
+    def hold(self) -> Usage: ...
+
+    def passes(self, text: Hashable, piece: str) -> bool:
+        """With this piece of a text, more was written than was held for."""
+        ...
+
+
+class CutOff(Exception):
+    """A gauged stream has passed its hold.
+
+    events: what the caller still gets: the events before, and the end as its dialect says it.
+    """
+
+    def __init__(self, events: bytes) -> None:
+        super().__init__("the stream passed what was held for it")
+        self.events: Final = events
 
 
 class StreamMeter:
@@ -107,6 +141,33 @@ class StreamMeter:
     def _is_kept(self, event: bytes) -> bool:
         data = sse.data(event)
         return not data or self._tally.event(data)
+
+
+class GaugedMeter(StreamMeter):
+    """Shows every piece of text to a gauge besides: reading each event costs, so it is made for streams with a ceiling alone."""
+
+    __slots__ = ("_gauge",)
+
+    def __init__(self, tally: Tally, gauge: Gauge) -> None:
+        super().__init__(tally)
+        self._gauge = gauge
+
+    def stream(self, piece: bytes) -> bytes:
+        kept: list[bytes] = []
+        for event in sse.split(self._buffer.take(piece)):
+            if not self._tally.done and self._passes(event):
+                raise CutOff(b"".join(kept) + self._tally.last_words(self._gauge.hold))
+            if self._tally.is_plain(event) or self._is_kept(event):
+                kept.append(event)
+        return b"".join(kept)
+
+    def _passes(self, event: bytes) -> bool:
+        data = sse.data(event)
+        return bool(data) and any(self._gauge.passes(text, piece) for text, piece in self._tally.generated(data))
+
+
+def meter(tally: Tally, gauge: Gauge | None) -> StreamMeter:
+    return StreamMeter(tally) if gauge is None else GaugedMeter(tally, gauge)
 
 
 def read_object(data: bytes) -> Mapping[str, object]:

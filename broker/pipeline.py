@@ -8,6 +8,7 @@ A door carries bytes to `serve` and back; it decides nothing.
 import asyncio
 import logging
 import math
+from dataclasses import replace
 from typing import Final
 
 from broker import features, model_list, providers, upstream
@@ -16,10 +17,12 @@ from broker.dialects import METHODS, ROUTES
 from broker.errors import (
     BrokerError,
     Busy,
+    ExceedsQuota,
     Forbidden,
     Internal,
     MethodNotAllowed,
     NoBackend,
+    QuotaExhausted,
     TooSlow,
     Unavailable,
     Unidentified,
@@ -29,8 +32,9 @@ from broker.errors import (
 from broker.exchange import Exchange
 from broker.house import Caller, House
 from broker.http1.reply import CLOSE
+from broker.metering import CutOff, Gauge
 from broker.names import CLAMP_HEADER, EXCHANGE_HEADER, MODELS_PATH, SOURCE_HEADER
-from broker.quota import Ask
+from broker.quota import Ask, Held
 from broker.upstream import Answer, Failed
 
 log = logging.getLogger(__name__)
@@ -125,11 +129,24 @@ async def admit(x: Exchange, house: House) -> None:
         requests=0 if x.tried else 1,
     )
     try:
-        x.held = await house.ledger.hold(ask)
+        x.held = await held(x, house, ask)
     except (Unavailable, asyncio.CancelledError):
         house.settler.void(x.hold_id)
         raise
     x.held_tokens += x.demand.prompt_bound + x.held.granted_output
+
+
+async def held(x: Exchange, house: House, ask: Ask) -> Held:
+    """By the prompt's bytes, which are free; only where these are too many, by a count of its tokens."""
+    try:
+        return await house.ledger.hold(ask)
+    except (ExceedsQuota, QuotaExhausted) as refusal:
+        vocabularies = {providers.vocabulary(backend) for backend in x.candidates}
+        bound = await house.counting.bound(x.demand.prompt_bound, refusal.prompt_room, x.question.texts, vocabularies)
+        if bound is None:
+            raise
+    x.demand = replace(x.demand, prompt_bound=bound)
+    return await house.ledger.hold(replace(ask, demand=x.demand))
 
 
 async def forwarded(x: Exchange, house: House, caller: Caller) -> None:
@@ -196,7 +213,7 @@ async def ask(x: Exchange, house: House, caller: Caller) -> None:
         if got.status != OK:
             raise await upstream.refused(to, got)
         if x.question.streaming:
-            await stream(x, caller, got)
+            await stream(x, caller, got, await gauge(x, house))
         else:
             await whole(x, caller, got)
     finally:
@@ -221,14 +238,22 @@ async def whole(x: Exchange, caller: Caller, got: Answer) -> None:
     x.code = "answered"
 
 
-async def stream(x: Exchange, caller: Caller, got: Answer) -> None:
+async def gauge(x: Exchange, house: House) -> Gauge | None:
+    """For a quota with a cut-off: what ends the stream of a provider that does not keep to its limit."""
+    for budget in x.grant.budgets:
+        if budget.cut_off and not budget.shadow:
+            return await house.counting.gauge(x.bound(), providers.vocabulary(x.backend))
+    return None
+
+
+async def stream(x: Exchange, caller: Caller, got: Answer, ceiling: Gauge | None) -> None:
     """Piece by piece: what the provider sent is with the caller before we wait for more, and no faster than the caller reads.
 
     Nothing goes out before the provider has sent something of its stream: until then somebody else may be asked.
     """
     if not got.is_event_stream:
         raise upstream.malformed("the provider answered a request for a stream with something else")
-    meter = x.question.meter()
+    meter = x.question.meter(ceiling)
     piece = await got.piece()
     caller.begin(OK, [EVENTS, *answer_headers(x, got)])
     try:
@@ -240,10 +265,13 @@ async def stream(x: Exchange, caller: Caller, got: Answer) -> None:
             piece = await got.piece()
         if rest := meter.end():
             caller.write(rest)
+        x.code = "answered"
+    except CutOff as reached:
+        caller.write(reached.events)
+        x.code = "cut_off"
     finally:
         x.usage = meter.usage if meter.done else None
     caller.end()
-    x.code = "answered"
 
 
 async def another(x: Exchange, house: House, failed: Failed) -> bool:
@@ -341,7 +369,7 @@ def write_down(x: Exchange, house: House) -> None:
         house.settler.deny(house.snapshot().names_identity(identity), identity.spiffe_id)
 
 
-NO_REFUSALS: Final = frozenset(("answered", "listed", "caller_left"))
+NO_REFUSALS: Final = frozenset(("answered", "listed", "caller_left", "cut_off"))
 
 
 def decide_again(house: House) -> None:

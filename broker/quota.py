@@ -20,6 +20,7 @@ LEASE_S: Final = 30.0  # how long a CONCURRENT hold counts without a sign of lif
 RENEW_S: Final = 10.0  # how often its holder gives one: two may be lost
 
 _CONCURRENCY_RETRY_S: Final = 1.0
+_PROMPTED: Final = frozenset({Unit.TOTAL_TOKENS, Unit.INPUT_TOKENS})  # units that a shorter prompt takes less of
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,10 @@ def grant(ask: Ask, used: Sequence[int], now: float) -> Verdict:
             elif unit is Unit.OUTPUT_TOKENS:
                 granted = max(least, min(granted, left))
     if refused:
-        _refuse(refused, now)
+        refusal = _refusal_of(refused, now)
+        if not isinstance(refusal, ConcurrencyFull):
+            refusal.prompt_room = _prompt_room(ask, used, least, refused)
+        raise refusal
     tokens, requests = _allowances(ask, used, granted, now)
     return Verdict(granted, tokens, requests, tuple(would_refuse))
 
@@ -247,16 +251,27 @@ def _refusal(budget: Budget, need: int) -> str:
     return ExceedsQuota.code if need > budget.limit else QuotaExhausted.code
 
 
-def _refuse(refused: Sequence[tuple[str, Budget]], now: float) -> None:
-    """Say the no that holds longest: never, then not before a window ends, then not before somebody else is done."""
+def _refusal_of(refused: Sequence[tuple[str, Budget]], now: float) -> ExceedsQuota | QuotaExhausted | ConcurrencyFull:
+    """The no that holds longest: never, then not before a window ends, then not before somebody else is done."""
     codes = {code for code, _ in refused}
     if ExceedsQuota.code in codes:
-        raise ExceedsQuota("This request needs more than its quota ever allows: shorten the prompt or ask for less output.")
+        return ExceedsQuota("This request needs more than its quota ever allows: shorten the prompt or ask for less output.")
     if QuotaExhausted.code in codes:
         wait_s = max(window(budget.per, now).ends_at - now for code, budget in refused if code == QuotaExhausted.code and budget.per)
-        raise QuotaExhausted(f"The quota is used up: try again in {reset_text(wait_s)}.", retry_after_s=wait_s)
-    raise ConcurrencyFull(
+        return QuotaExhausted(f"The quota is used up: try again in {reset_text(wait_s)}.", retry_after_s=wait_s)
+    return ConcurrencyFull(
         "As many requests as the quota allows are running: try again when one is done.", retry_after_s=_CONCURRENCY_RETRY_S
+    )
+
+
+def _prompt_room(ask: Ask, used: Sequence[int], least: int, refused: Sequence[tuple[str, Budget]]) -> int | None:
+    """The longest prompt that would have fitted; None where the prompt is not what was too much, or a budget takes bytes alone."""
+    if any(budget.strict and not budget.shadow for budget in ask.budgets) or any(budget.unit not in _PROMPTED for _, budget in refused):
+        return None
+    return min(
+        budget.limit - spent - cost(budget.unit, 0, least, 0)
+        for budget, spent in zip(ask.budgets, used, strict=True)
+        if budget.unit in _PROMPTED and not budget.shadow
     )
 
 

@@ -57,7 +57,11 @@ def check(paths: Sequence[Path], settings: policy.Settings, environ: Mapping[str
         return WRONG
     snapshot = policy.build(resources, settings)
     errors = [*_strays(resources, ours=True), *(one for status in snapshot.statuses for one in _errors(status))]
-    warnings = [*_strays(resources, ours=False), *(one for status in snapshot.statuses for one in _warnings(status))]
+    warnings = [
+        *_strays(resources, ours=False),
+        *(one for status in snapshot.statuses for one in _warnings(status)),
+        *_overlooked(snapshot),
+    ]
     report = {
         "objects": [status_of(status) for status in snapshot.statuses],
         "errors": [asdict(one) for one in errors],
@@ -150,6 +154,13 @@ def _warnings(status: ObjectStatus) -> Iterator[Finding]:
         yield Finding(about.place(path), str(about), path, notice)
 
 
+def _overlooked(snapshot: policy.Snapshot) -> Iterator[Finding]:
+    abouts = {(status.about.kind, status.about.ref): status.about for status in snapshot.statuses}
+    for one in policy.oversights(snapshot.rules):
+        about = abouts["AIAccessPolicy", one.policy]
+        yield Finding(about.place(one.path), str(about), one.path, one.message)
+
+
 def _check_text(statuses: Sequence[ObjectStatus], errors: Sequence[Finding], warnings: Sequence[Finding]) -> Iterator[str]:
     for kind, findings in (("error", errors), ("warning", warnings)):
         for one in findings:
@@ -161,6 +172,7 @@ def _check_text(statuses: Sequence[ObjectStatus], errors: Sequence[Finding], war
 
 
 def _explanation(why: policy.Explanation) -> dict[str, object]:
+    standings = {one.budget.counter: one for one in why.standings}
     return {
         "identity": why.spiffe_id,
         "model": why.model,
@@ -177,19 +189,23 @@ def _explanation(why: policy.Explanation) -> dict[str, object]:
             | {"ready": one.backend is not None, "reason": one.reason, "message": one.message}
             for one in why.lines
         ],
-        "quotas": [
-            {
-                "counter": one.counter,
-                "limit": one.limit,
-                "unit": str(one.unit),
-                "per": str(one.per) if one.per else None,
-                "shadow": one.shadow,
-            }
-            for one in why.budgets
+        "quotas": [_budget(one) | _standing(standings.get(one.counter)) for one in why.budgets],
+        "overriddenQuotas": [
+            _budget(one.budget) | _standing(one) | {"overriddenBy": list(one.overridden_by)} for one in why.standings if one.overridden_by
         ],
         "features": sorted(why.grant.features) if why.grant else [],
         "maxStreamSeconds": why.grant.max_stream_s if why.grant else None,
     }
+
+
+def _budget(budget: Budget) -> dict[str, object]:
+    per = str(budget.per) if budget.per else None
+    return {"counter": budget.counter, "limit": budget.limit, "unit": str(budget.unit), "per": per, "shadow": budget.shadow}
+
+
+def _standing(one: policy.Standing | None) -> dict[str, object]:
+    """A model's own rateLimit has none: it stands beside no other."""
+    return {"names": one.names if one else "", "notes": list(one.notes) if one else []}
 
 
 def _explain_text(why: policy.Explanation, identity: Identity) -> Iterator[str]:
@@ -205,7 +221,18 @@ def _explain_text(why: policy.Explanation, identity: Identity) -> Iterator[str]:
         yield f"  {number}. {line.provider}, model {line.model}, priority {line.priority}, weight {line.weight}: {state}"
     if why.grant:
         yield "quotas that apply:" if why.budgets else "no quota applies"
-        yield from (f"  {_quota(budget)}" for budget in why.budgets)
+        yield from _quotas_text(why)
+
+
+def _quotas_text(why: policy.Explanation) -> Iterator[str]:
+    standings = {one.budget.counter: one for one in why.standings}
+    for budget in why.budgets:
+        one = standings.get(budget.counter)
+        yield f"  {_quota(budget)}{f', for {one.names}' if one and one.names else ''}"
+        yield from (f"    {note}" for note in (one.notes if one else ()))
+    if overridden := [one for one in why.standings if one.overridden_by]:
+        yield "quotas that are overridden:"
+        yield from (f"  {_quota(one.budget)}, for {one.names}: by {' and '.join(one.overridden_by)}" for one in overridden)
 
 
 def _quota(budget: Budget) -> str:

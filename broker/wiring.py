@@ -17,6 +17,7 @@ from broker import addresses, files, logs, pipeline, policy, server, workload_ap
 from broker.admin import Admin
 from broker.audit import Audit, Expired
 from broker.config import BrokerSettings, ConfigError
+from broker.counting import Counting
 from broker.credentials import Credential, SecretRef
 from broker.errors import Busy, Unavailable
 from broker.house import House
@@ -172,12 +173,15 @@ async def open_house(settings: BrokerSettings, world: World, trust: Trust, telem
     closing.push_async_callback(settler.drain, LAST_SETTLEMENTS_S)
     upstream = Upstream(world.secret, world.operator.allowed, world.operator.off, settings.max_bodies)
     closing.push_async_callback(upstream.close)
+    counting = Counting()
+    closing.callback(counting.close)
     return House(
         snapshot=lambda: world.snapshot,
         identify=trust.judge,
         ledger=ledger,
         settler=settler,
         upstream=upstream,
+        counting=counting,
         audit=audit,
         telemetry=telemetry,
         now_s=time.monotonic,

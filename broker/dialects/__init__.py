@@ -5,13 +5,16 @@ stream options and `store` are edited. A dialect knows bodies and the few header
 credentials or HTTP heads. Dialects do not import each other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
+
+from msgspec import Raw
 
 from broker.chat import Demand, Header, Options, Usage
 from broker.dialects import anthropic_messages, openai_chat
 from broker.errors import BrokerError
 from broker.grant import Feature
+from broker.metering import Gauge
 from broker.quota import Held
 
 
@@ -28,6 +31,7 @@ class Meter(Protocol):
 
     Raises:
         ProviderUnavailable: the answer is not well-formed, or one event is larger than sse.EVENT_BYTES.
+        metering.CutOff: by `stream`, where it was made with a gauge.
     """
 
     @property
@@ -48,6 +52,7 @@ class Question(Protocol):
     model: the name that the agent asked for.
     streaming: the agent wants server-sent events.
     features: what must have been granted for this request to pass (design.md, "One key, many agents").
+    texts: see demand.Findings.
     """
 
     @property
@@ -56,6 +61,8 @@ class Question(Protocol):
     def streaming(self) -> bool: ...
     @property
     def features(self) -> frozenset[Feature]: ...
+    @property
+    def texts(self) -> Sequence[Raw]: ...
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:
         """What this may cost at most. See chat.Demand for the bounds, design.md "Quota" for the rules.
@@ -73,7 +80,9 @@ class Question(Protocol):
         """The limit of one choice that the provider was given, when it is below what the caller named; else None."""
         ...
 
-    def meter(self) -> Meter: ...
+    def meter(self, gauge: Gauge | None = None) -> Meter:
+        """`gauge`: what ends a stream at the ceiling; see metering.CutOff."""
+        ...
 
 
 class Dialect(Protocol):

@@ -3,7 +3,7 @@
 Source: platform.claude.com/docs/en/api/messages and the pages named below; event names and usage as anthropic-python types them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,13 +12,14 @@ from msgspec import Raw
 
 from broker import body as bodies
 from broker.body import Members, given, quote, read_count, read_flag, read_text, reject, split
-from broker.chat import Demand, Header, Options, Usage
+from broker.chat import Demand, Header, Options
 from broker.demand import LIMIT_ALIASES, Findings, Output, Template
 from broker.errors import BadRequest, BrokerError, FeatureNotGranted
 from broker.features import refuse_id, refuse_unknown
 from broker.grant import Feature
-from broker.metering import StreamMeter, as_object, count, read_object
+from broker.metering import Gauge, StreamMeter, meter
 from broker.quota import Held
+from broker.tallies.anthropic_messages import MessagesTally
 
 NAME: Final = "anthropic_messages"
 
@@ -80,7 +81,7 @@ FEATURES_OF_BETAS: Final = {
 class MessagesQuestion:
     """A message that was asked for. Satisfies dialects.Question."""
 
-    __slots__ = ("_bound", "_members", "_output", "features", "model", "streaming")
+    __slots__ = ("_bound", "_members", "_output", "features", "model", "streaming", "texts")
 
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
@@ -91,6 +92,7 @@ class MessagesQuestion:
         self._output = Output(limit=read_count(members, "max_tokens"), thinking=_read_thinking(members))
         found = _judge(members)
         self.features = frozenset(found.features)
+        self.texts = found.texts
         self._bound = TEMPLATE.bound(len(body), found)
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:
@@ -102,8 +104,8 @@ class MessagesQuestion:
     def body(self, model: str, granted_output: int, options: Options) -> bytes:  # noqa: ARG002  this dialect has no options
         return bodies.join({**self._members, "model": quote(model), "max_tokens": b"%d" % granted_output})
 
-    def meter(self) -> StreamMeter:
-        return StreamMeter(MessagesTally())
+    def meter(self, gauge: Gauge | None = None) -> StreamMeter:
+        return meter(MessagesTally(), gauge)
 
 
 def read(body: bytes) -> MessagesQuestion:
@@ -191,6 +193,7 @@ def _kind(block: Members, param: str) -> str:
 
 def _judge_content(content: Raw, param: str, found: Findings, depth: int) -> None:
     if bodies.is_text(content):
+        found.texts.append(content)
         return
     if not depth:
         reject(f"{param!r} has too many blocks within blocks", param)
@@ -201,6 +204,8 @@ def _judge_content(content: Raw, param: str, found: Findings, depth: int) -> Non
 def _judge_block(block: Members, param: str, found: Findings, depth: int) -> None:
     kind = _kind(block, f"{param}.type")
     if kind in PLAIN_BLOCKS:
+        if kind == "text" and (text := given(block, kind)) is not None and bodies.is_text(text):
+            found.texts.append(text)
         return
     if kind in ("tool_result", "search_result"):
         if (content := given(block, "content")) is not None:
@@ -248,65 +253,6 @@ def _judge_tool(tool: Members, found: Findings) -> None:
         found.extra_tokens += CLIENT_TOOL_TOKENS
     elif kind not in ("", "custom"):
         _found_hosted(found)
-
-
-class MessagesTally:
-    """Usage of one answer. Satisfies metering.Tally.
-
-    message_start says the input, message_delta the output so far and, sometimes, the input again: all of it cumulative.
-    One figure that cannot be spoils the whole report.
-    Source: platform.claude.com/docs/en/build-with-claude/streaming.
-    """
-
-    __slots__ = ("_figures", "_spoilt", "done", "failed")
-
-    FIGURES: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
-
-    def __init__(self) -> None:
-        self._figures: dict[str, int] = {}
-        self._spoilt = False
-        self.done = False
-        self.failed = False
-
-    @property
-    def usage(self) -> Usage | None:
-        figures = self._figures
-        if self._spoilt or "input_tokens" not in figures or "output_tokens" not in figures:
-            return None
-        cached = figures.get("cache_read_input_tokens", 0)
-        total = figures["input_tokens"] + figures.get("cache_creation_input_tokens", 0) + cached
-        return Usage(total, figures["output_tokens"], cached)
-
-    def is_plain(self, events: bytes) -> bool:
-        return b'"usage"' not in events and b"message_stop" not in events and b'"error"' not in events
-
-    def answer(self, value: Mapping[str, object]) -> None:
-        self._add(value.get("usage"), self.FIGURES)
-        self.done = self.usage is not None
-
-    def event(self, data: bytes) -> bool:
-        value = read_object(data)
-        kind = value.get("type")
-        if kind == "message_start":
-            self._add(as_object(value.get("message")).get("usage"), self.FIGURES[:3])  # its output count is a beginning
-        elif kind == "message_delta":
-            self._add(value.get("usage"), self.FIGURES)
-        elif kind == "message_stop":
-            self.done = self.usage is not None
-        elif kind == "error":
-            self.failed = True
-        return True
-
-    def _add(self, value: object, names: tuple[str, ...]) -> None:
-        usage = as_object(value)
-        for name in names:
-            if (reported := usage.get(name)) is None:
-                continue
-            figure = count(reported)
-            if figure is None:
-                self._spoilt = True
-            else:
-                self._figures[name] = max(figure, self._figures.get(name, 0))
 
 
 _TYPES: Final = {

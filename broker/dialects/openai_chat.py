@@ -4,7 +4,7 @@ Source: developers.openai.com/api/reference/chat-completions; for what compatibl
 Ollama and OpenRouter.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -12,13 +12,14 @@ from msgspec import Raw
 
 from broker import body as bodies
 from broker.body import Members, given, quote, read_array, read_count, read_flag, read_text, split
-from broker.chat import Demand, Header, Options, Usage
+from broker.chat import Demand, Header, Options
 from broker.demand import LIMIT_ALIASES, Findings, Output, Template
 from broker.errors import BadRequest, BrokerError
 from broker.features import refuse_id, refuse_unknown
 from broker.grant import Feature
-from broker.metering import StreamMeter, as_object, count, read_object
+from broker.metering import Gauge, StreamMeter, meter
 from broker.quota import Allowance, Held
+from broker.tallies.openai_chat import ChatTally
 
 NAME: Final = "openai_chat"
 
@@ -60,7 +61,7 @@ LIMIT_FIELDS: Final = ("max_completion_tokens", "max_tokens")
 class ChatQuestion:
     """A chat completion that was asked for. Satisfies dialects.Question."""
 
-    __slots__ = ("_asked_usage", "_bound", "_limits", "_members", "_output", "_stream_options", "features", "model", "streaming")
+    __slots__ = ("_asked_usage", "_bound", "_limits", "_members", "_output", "_stream_options", "features", "model", "streaming", "texts")
 
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
@@ -75,6 +76,7 @@ class ChatQuestion:
         self._asked_usage = read_flag(self._stream_options, "include_usage") or False
         found = _judge(members)
         self.features = frozenset(found.features)
+        self.texts = found.texts
         self._bound = TEMPLATE.bound(len(body), found)
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:
@@ -96,8 +98,8 @@ class ChatQuestion:
             members["store"] = b"false"
         return bodies.join(members)
 
-    def meter(self) -> StreamMeter:
-        return StreamMeter(ChatTally(asked_usage=self._asked_usage))
+    def meter(self, gauge: Gauge | None = None) -> StreamMeter:
+        return meter(ChatTally(asked_usage=self._asked_usage), gauge)
 
 
 def read(body: bytes) -> ChatQuestion:
@@ -147,7 +149,10 @@ def _judge_message(message: Members, found: Findings) -> None:
     if given(message, "audio") is not None:
         raise refuse_id("messages.audio.id")
     content = given(message, "content")
-    if content is None or bodies.is_text(content):
+    if content is None:
+        return
+    if bodies.is_text(content):
+        found.texts.append(content)
         return
     for part in found.split_each(content, "messages.content"):
         _judge_part(part, found)
@@ -157,6 +162,8 @@ def _judge_part(part: Members, found: Findings) -> None:
     raw = given(part, "type")
     kind = "" if raw is None else read_text(raw, "messages.content.type")
     if kind in TEXT_PARTS:
+        if (text := given(part, kind)) is not None and bodies.is_text(text):
+            found.texts.append(text)
         return
     judge = _PARTS.get(kind)
     if judge is None or (value := given(part, kind)) is None:
@@ -224,62 +231,6 @@ def _judge_tool(tool: Members, found: Findings) -> None:
     raw = given(tool, "type")
     if raw is None or read_text(raw, "tools.type") not in LOCAL_TOOLS:
         _found_hosted(found)
-
-
-class ChatTally:
-    """Usage of one answer. Satisfies metering.Tally.
-
-    Final is what comes in a chunk without choices, or before `[DONE]`: servers that report along the way
-    (continuous_usage_stats) do so in chunks with choices. One figure that cannot be spoils the whole report.
-    """
-
-    __slots__ = ("_asked_usage", "_spoilt", "done", "failed", "usage")
-
-    def __init__(self, *, asked_usage: bool) -> None:
-        self._asked_usage = asked_usage
-        self._spoilt = False
-        self.usage: Usage | None = None
-        self.done = False
-        self.failed = False
-
-    def is_plain(self, events: bytes) -> bool:
-        return (
-            (b'"usage"' not in events or events.count(b'"usage"') == events.count(b'"usage":null'))
-            and b"[DONE]" not in events
-            and b'"error"' not in events
-        )
-
-    def answer(self, value: Mapping[str, object]) -> None:
-        self._add(value.get("usage"))
-        self.done = self.usage is not None
-
-    def event(self, data: bytes) -> bool:
-        if data.strip() == b"[DONE]":
-            self.done = self.usage is not None
-            return True
-        value = read_object(data)
-        if value.get("error"):
-            self.failed = True
-        usage = as_object(value.get("usage"))
-        self._add(usage)
-        if value.get("choices") != [] or not usage:
-            return True
-        self.done = self.usage is not None
-        return self._asked_usage
-
-    def _add(self, reported: object) -> None:
-        usage = as_object(reported)
-        if usage.get("prompt_tokens") is None and usage.get("completion_tokens") is None:
-            return
-        prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-        if prompt is None or completion is None or self._spoilt:
-            self._spoilt = True
-            self.usage = None
-            return
-        cached = count(as_object(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0
-        before = self.usage or Usage(0, 0)
-        prompt = max(prompt, before.input_tokens)
-        self.usage = Usage(prompt, max(completion, before.output_tokens), min(prompt, max(cached, before.cached_tokens)))
 
 
 def error(refusal: BrokerError, exchange_id: str) -> bytes:

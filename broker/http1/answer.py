@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from io import BytesIO
 from typing import Final, Literal, Protocol
 
 Headers = list[tuple[bytes, bytes]]
@@ -124,19 +125,18 @@ class Answer:
             Lost, TooLate, Malformed: as `piece`.
         """
         first = piece = await self.piece()
-        body = bytearray()  # one, since a list of pieces of a byte or two would be many times the body
-        try:
+        size = 0
+        with BytesIO() as body:  # what it has written is its value, without a copy; a list of small pieces would be many times the body
             while piece:
-                if len(body) + len(piece) > limit_bytes:
+                size += len(piece)
+                if size > limit_bytes:
                     self.close()
                     raise TooBig(f"the answer is larger than {limit_bytes} bytes")
                 if keep is not None:
                     keep(len(piece))
-                body += piece
+                body.write(piece)
                 piece = await self.piece()
-            return first if len(first) == len(body) else bytes(body)
-        finally:
-            body.clear()  # whoever keeps an exception keeps this frame, and all that is in it
+            return first if len(first) == size else body.getvalue()
 
     def close(self) -> None:
         """An answer that is not complete ends its connection at once."""

@@ -14,8 +14,10 @@ from broker.objects.words import INT64, Day, Label, Money, SecretKey, Subdomain,
 EVERY_MODEL: Final = "*"
 _KINDS_OF_SUBJECT: Final = ("spiffeID", "spiffeIDPrefix", "serviceAccount")
 _UNITS: Final = ("tokens", "requests", "usd", "concurrent")
+_OF_AN_ALLOW: Final = ("features", "maxStreamDuration")
 _MODEL_OR_ALL: Final = r"^(\*|[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252})$"
 
+Action = Literal["Allow", "Deny", "Limit"]
 ModelOrAll = Annotated[
     str, Meta(pattern=_MODEL_OR_ALL, max_length=253, extra={"must": 'the name of a model of this namespace, or "*" for all of them'})
 ]
@@ -95,6 +97,7 @@ class QuotaSpec(Part, frozen=True, kw_only=True):
     models: Annotated[tuple[ModelOrAll, ...], Meta(min_length=1, max_length=256, description="which models count", extra={"key": ""})] = (
         EVERY_MODEL,
     )
+    overridable: Annotated[bool, Meta(description="a narrower policy's quota of this name may allow more, in its place")] = False
     strict: Annotated[bool, Meta(description="bound prompts by bytes even when counting tokens would fit more")] = False
     cut_off: Annotated[bool, Meta(description="end a stream at the ceiling")] = False
 
@@ -143,7 +146,11 @@ class AccessSpec(Part, frozen=True, kw_only=True):
     subjects: (
         Annotated[
             tuple[Subject, ...],
-            Meta(min_length=1, max_length=256, description="whom it names; without it, every identity of mtls.trustDomain"),
+            Meta(
+                min_length=1,
+                max_length=256,
+                description="whom it names; without it, every identity of mtls.trustDomain, or every identity in a Limit without mtls",
+            ),
         ]
         | None
     ) = None
@@ -153,7 +160,9 @@ class AccessSpec(Part, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    action: Annotated[Literal["Allow", "Deny"], Meta(description="Deny wins over every Allow")] = "Allow"
+    action: Annotated[
+        Action, Meta(description="Deny wins over every Allow; Limit grants nothing, and its quotas count for whom an Allow grants")
+    ] = "Allow"
     mode: Annotated[Literal["Enforce", "Shadow"], Meta(description="Shadow decides and records, and refuses nothing")] = "Enforce"
     quotas: Annotated[tuple[QuotaSpec, ...], Meta(max_length=16, description="how much", extra={"key": "name"})] = ()
     features: Annotated[
@@ -165,10 +174,13 @@ class AccessSpec(Part, frozen=True, kw_only=True):
 
     @classmethod
     def misshapen(cls, raw: Mapping[str, object]) -> Told:
-        if "subjects" not in raw and "mtls" not in raw:
+        action = raw.get("action", "Allow")
+        if "subjects" not in raw and "mtls" not in raw and action != "Limit":
             yield "", "names nobody: give subjects, or mtls.trustDomain for every identity of a trust domain"
-        if "models" not in raw and "subjects" in raw and raw.get("action", "Allow") == "Allow":
+        if "models" not in raw and "subjects" in raw and action == "Allow":
             yield "models", 'is required with subjects: list models of this namespace, or "*" for all of them'
+        if action == "Limit":
+            yield from _no_limit(raw)
 
     def mistaken(self) -> Told:
         if self.models is None or EVERY_MODEL in self.models:
@@ -177,3 +189,12 @@ class AccessSpec(Part, frozen=True, kw_only=True):
             for place, model in enumerate(quota.models):
                 if model != EVERY_MODEL and model not in self.models:
                     yield f"quotas[{index}].models[{place}]", f"{model} is not among the policy's models"
+
+
+def _no_limit(raw: Mapping[str, object]) -> Told:
+    """A Limit is its quotas. One without them is a slip, and would leave everybody without the limit that was meant."""
+    if not raw.get("quotas"):
+        yield "quotas", "is required with action Limit: without quotas it limits nothing"
+    for name in _OF_AN_ALLOW:
+        if name in raw:
+            yield name, "belongs to a policy that grants, and action Limit grants nothing; leave it out"

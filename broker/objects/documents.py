@@ -44,21 +44,23 @@ class ProviderObject:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What holds of a Deny even when the rest of it is wrong.
+    """What holds of a Deny or a Limit even when the rest of it is wrong: it refuses whom it names.
 
     subjects: None = every identity of `trust_domain`; that None too = every identity.
+    limits: of a Limit, whose quotas cannot be known; it is about its own namespace only.
     """
 
     subjects: tuple[Subject, ...] | None
     trust_domain: str | None
     shadow: bool
+    limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
     """An AIAccessPolicy.
 
-    remains: of anything that is, or may be meant as, a Deny; it counts when the object is rejected.
+    remains: of a Limit, and of anything that is, or may be meant as, a Deny; it counts when the object is rejected.
     """
 
     about: About
@@ -188,24 +190,24 @@ def _access(about: About, raw: object) -> AccessPolicy:
 def _not_built(spec: AccessSpec) -> tuple[Fault, ...]:
     """A restriction that this broker cannot keep: the object grants nothing rather than too much."""
     text = "is not supported by this version of the broker, so the policy grants nothing; leave it out"
-    money = [Fault(f"spec.quotas[{n}].usd", text, "NotSupported") for n, quota in enumerate(spec.quotas) if quota.usd is not None]
-    cuts = [Fault(f"spec.quotas[{n}].cutOff", text, "NotSupported") for n, quota in enumerate(spec.quotas) if quota.cut_off]
-    return (*money, *cuts)
+    return tuple(Fault(f"spec.quotas[{n}].usd", text, "NotSupported") for n, quota in enumerate(spec.quotas) if quota.usd is not None)
 
 
 def _remains(raw: object) -> Remains | None:
-    """A Deny, or what may be one: an action that cannot be read counts, and so does a spec that cannot."""
+    """A Deny, a Limit, or what may be one: an action that cannot be read counts, and so does a spec that cannot."""
     if raw is None:
         return None
     fields = as_mapping(raw)
     if fields is None:
         return Remains(None, None, shadow=False)
-    if fields.get("action", "Allow") == "Allow":
+    action = fields.get("action", "Allow")
+    if action == "Allow":
         return None
     mtls, _ = read(Mtls, fields.get("mtls"), "")
     domain = _fields(fields.get("mtls")).get("trustDomain")
     narrowed = mtls.trust_domain if mtls is not None else domain if isinstance(domain, str) and domain else None
-    return Remains(_subjects(fields.get("subjects")), narrowed, shadow=fields.get("mode") == "Shadow")
+    shadow = fields.get("mode") == "Shadow"
+    return Remains(_subjects(fields.get("subjects")), narrowed, shadow, limits=action == "Limit")
 
 
 def _subjects(raw: object) -> tuple[Subject, ...] | None:

@@ -2,13 +2,15 @@
 
 settings.py     what the operator said                connections.py  providers, and what they lack
 offers.py       what can be called                    rules.py        who may call it, by identity
-building.py     all of it into a Snapshot             snapshot.py     decide(), and the listings beside it
-status.py       what each object is told              explanation.py  why yes, why no
+precedence.py   which quotas of one name count        snapshot.py     decide(), and the listings beside it
+building.py     all of it into a Snapshot             explanation.py  why yes, why no
+status.py       what each object is told              oversights.py   what was meant to count, and does not
 """
 
 from broker.policy.building import build
-from broker.policy.explanation import Explanation, explain
+from broker.policy.explanation import Explanation, Standing, explain
+from broker.policy.oversights import Oversight, oversights
 from broker.policy.settings import Settings
 from broker.policy.snapshot import Snapshot, VisibleModel
 
-__all__ = ["Explanation", "Settings", "Snapshot", "VisibleModel", "build", "explain"]
+__all__ = ["Explanation", "Oversight", "Settings", "Snapshot", "Standing", "VisibleModel", "build", "explain", "oversights"]

@@ -1,13 +1,14 @@
 """Why yes, why no: the same decision as Snapshot.decide, with the rules that led to it. For administrators, never for callers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.errors import BrokerError, Forbidden, Unavailable
 from broker.grant import Budget, Grant, PolicyRef
 from broker.identity import Identity
 from broker.policy.offers import Line, Offer
-from broker.policy.rules import Rule
+from broker.policy.precedence import Effect, effect, overrides, reaches_of, whom
+from broker.policy.rules import Claim, Rule, claims
 from broker.policy.snapshot import Snapshot
 
 
@@ -36,11 +37,28 @@ class Weighed:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """One policy's quota beside those of the same name.
+
+    names: whom its policy names, in words; "" when no other quota has the name.
+    overridden_by: the policies whose quotas take its place; empty = it counts.
+    notes: what it does to those that it overrides, or that count beside it.
+    """
+
+    budget: Budget
+    policy: PolicyRef
+    names: str
+    overridden_by: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """What would happen, and why.
 
     code: "allowed", or that of the refusal: forbidden, no_backend, unavailable.
     reason: one sentence for the administrator; the caller is told less.
+    budgets: those that count. standings: of every quota of a policy, those that are overridden included.
     """
 
     spiffe_id: str
@@ -51,6 +69,7 @@ class Explanation:
     rules: tuple[Weighed, ...]
     lines: tuple[Line, ...]
     budgets: tuple[Budget, ...]
+    standings: tuple[Standing, ...]
     grant: Grant | None
 
     @property
@@ -82,6 +101,7 @@ def explain(snapshot: Snapshot, identity: Identity, model: str) -> Explanation:
         rules=rules,
         lines=offer.lines if offer else (),
         budgets=grant.budgets if grant else (),
+        standings=tuple(_standings(offer, naming, identity)) if grant and offer else (),
         grant=grant,
     )
 
@@ -102,16 +122,53 @@ def _steps(snapshot: Snapshot, identity: Identity, model: str) -> Iterator[Step]
 
 
 def _weighed(rule: Rule, offer: Offer | None) -> Weighed:
-    counts = offer is not None and rule.covers(offer.namespace, offer.name)
-    if not counts:
-        effect = "names the identity, but not this model"
-    elif rule.rejected:
-        effect = "is rejected, and keeps denying" if not rule.shadow else "is rejected, and would refuse"
-    elif rule.denies:
-        effect = "would refuse (Shadow)" if rule.shadow else "refuses"
-    else:
-        effect = "allows"
-    return Weighed(rule.ref, "Deny" if rule.denies else "Allow", "Shadow" if rule.shadow else "Enforce", counts, effect)
+    counts = offer is not None and _about(rule, offer)
+    did = _did(rule) if counts else "names the identity, but not this model"
+    return Weighed(rule.ref, rule.action, "Shadow" if rule.shadow else "Enforce", counts, did)
+
+
+def _about(rule: Rule, offer: Offer) -> bool:
+    return rule.covers(offer.namespace, offer.name)
+
+
+def _did(rule: Rule) -> str:
+    if rule.rejected:
+        keeps = "refuses, since its quotas cannot be known" if rule.action == "Limit" else "keeps denying"
+        return f"is rejected, and {'would refuse' if rule.shadow else keeps}"
+    if rule.denies:
+        return "would refuse (Shadow)" if rule.shadow else "refuses"
+    return "allows" if rule.grants else "limits what others allow"
+
+
+def _standings(offer: Offer, naming: Sequence[Rule], identity: Identity) -> Iterator[Standing]:
+    met = claims((rule for rule in naming if _about(rule, offer)), offer.namespace, offer.name)
+    reaches = reaches_of(met, identity)
+    gone = {one for one in met if any(overrides(other, one, reaches) for other in met)}
+    for one in met:
+        same = [other for other in met if other is not one and other.ceiling.quota.name == one.ceiling.quota.name]
+        by = tuple(f"{other.rule.ref} ({other.ceiling.pattern.limit})" for other in same if overrides(other, one, reaches))
+        beside = [] if one in gone else [other for other in same if other not in gone or overrides(one, other, reaches)]
+        notes = tuple(note for other in beside if (note := _note(one, other, reaches)))
+        reach = reaches[one.rule]
+        names = "" if not same else "this identity alone" if reach == identity.spiffe_id else whom(reach)
+        yield Standing(one.ceiling.budget(identity.spiffe_id), one.rule.ref, names, by, notes)
+
+
+def _note(one: Claim, other: Claim, reaches: Mapping[Rule, str]) -> str:
+    """What a quota does to another of its name; "" when the other is the narrower."""
+    said = len(reaches[one.rule]) - len(reaches[other.rule])
+    if said < 0:
+        return ""
+    its = f"the {other.ceiling.pattern.limit} of {other.rule.ref}"
+    if said == 0:
+        return f"{its} is of a policy that is neither wider nor narrower: both count"
+    return {
+        Effect.OVERRIDES: f"overrides {its}, which is overridable",
+        Effect.TIGHTENS: f"is no looser than {its}: both count",
+        Effect.HELD: f"has no effect above {its}, which is not overridable: both count",
+        Effect.UNLIKE: f"counts something else than {its}: both count",
+        Effect.RECORDS: f"would override {its}, were it not Shadow: both count",
+    }[effect(one, other)]
 
 
 def _reason(code: str, refusal: BrokerError | None, offer: Offer | None, naming: tuple[Rule, ...]) -> str:
@@ -128,7 +185,9 @@ def _forbidden(offer: Offer | None, naming: tuple[Rule, ...]) -> str:
         return "no namespace where the name is looked for offers it"
     if offer.taken:
         return f"AIRoutingPolicy {offer.ref} names the model and is rejected: mend it; the name does not lead elsewhere meanwhile"
-    denying = [str(rule.ref) for rule in naming if rule.covers(offer.namespace, offer.name) and rule.refuses]
-    if denying:
+    refusing = [rule for rule in naming if _about(rule, offer) and rule.refuses]
+    if denying := [str(rule.ref) for rule in refusing if rule.action == "Deny"]:
         return f"AIAccessPolicy {', '.join(denying)} denies it"
+    if limiting := [str(rule.ref) for rule in refusing]:
+        return f"AIAccessPolicy {', '.join(limiting)} limits it and is rejected: mend it; until its quotas are known nothing is granted"
     return f"no AIAccessPolicy of namespace {offer.namespace} that names this identity allows this model"

@@ -1,17 +1,39 @@
 """Who may call what: access policies, indexed by the identities that they name."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from broker.grant import Budget, Feature, Per, PolicyRef, Unit
 from broker.identity import Identity
 from broker.objects import AccessPolicy
-from broker.objects.access import EVERY_MODEL, AccessSpec, QuotaSpec, Subject
+from broker.objects.access import EVERY_MODEL, AccessSpec, Action, QuotaSpec, Subject
 from broker.objects.duration import seconds
 from broker.policy.offers import COUNTED
 
 _HOST_AT: Final = len("spiffe://")
+_ALL_BUT_THE_COUNTER: Final = attrgetter(*(one.name for one in fields(Budget)[1:]))  # dataclasses.replace takes twice the time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ceiling:
+    """A quota of a rule, as far as it is the same for every caller.
+
+    place: which of the rule's quotas. models: None = all of the rule's.
+    pattern: the budget. With scope Identity its counter lacks the identity at its end.
+    """
+
+    place: int
+    quota: QuotaSpec
+    models: frozenset[str] | None
+    pattern: Budget
+
+    def budget(self, spiffe_id: str) -> Budget:
+        """As this caller meets it."""
+        if self.quota.scope == "Policy":
+            return self.pattern
+        return Budget(self.pattern.counter + spiffe_id, *_ALL_BUT_THE_COUNTER(self.pattern))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,19 +44,19 @@ class Rule:
     everywhere: a Deny in the broker's own namespace is about all of them.
     models: None = all.
     subjects: None = every identity of `trust_domain`; that None too = every identity.
-    rejected: a Deny of which this remains.
+    rejected: a Deny, or a Limit whose quotas cannot be known, of which this remains.
     """
 
     ref: PolicyRef
     namespace: str | None
     everywhere: bool
-    denies: bool
+    action: Action
     shadow: bool
     rejected: bool
     subjects: tuple[Subject, ...] | None
     trust_domain: str | None
     models: frozenset[str] | None
-    quotas: tuple[QuotaSpec, ...] = ()
+    ceilings: tuple[Ceiling, ...] = ()
     features: frozenset[Feature] = frozenset()
     max_stream_s: float = 3600.0
 
@@ -43,7 +65,11 @@ class Rule:
 
     @property
     def grants(self) -> bool:
-        return not self.denies
+        return self.action == "Allow"
+
+    @property
+    def denies(self) -> bool:
+        return self.action == "Deny" or self.rejected
 
     @property
     def refuses(self) -> bool:
@@ -53,45 +79,43 @@ class Rule:
 def rule(policy: AccessPolicy, own_namespace: str) -> Rule | None:
     """The rule that an object makes; None for a rejected Allow, which makes none."""
     about, spec, remains = policy.about, policy.spec, policy.remains
-    global_ = about.namespace is None or about.namespace == own_namespace
     if about.accepted and spec is not None:
-        return _accepted(policy, spec, everywhere=global_ and spec.action == "Deny")
+        return _accepted(policy, spec, everywhere=about.namespace in (None, own_namespace) and spec.action == "Deny")
     if remains is None:
         return None
-    return Rule(about.ref, about.namespace, global_, True, remains.shadow, True, remains.subjects, remains.trust_domain, None)  # noqa: FBT003
+    return Rule(
+        ref=about.ref,
+        namespace=about.namespace,
+        everywhere=about.namespace is None or (about.namespace == own_namespace and not remains.limits),
+        action="Limit" if remains.limits else "Deny",
+        shadow=remains.shadow,
+        rejected=True,
+        subjects=remains.subjects,
+        trust_domain=remains.trust_domain,
+        models=None,
+    )
 
 
 def _accepted(policy: AccessPolicy, spec: AccessSpec, *, everywhere: bool) -> Rule:
+    shadow = spec.mode == "Shadow"
     every = spec.models is None or EVERY_MODEL in spec.models
     return Rule(
         ref=policy.about.ref,
         namespace=policy.about.namespace,
         everywhere=everywhere,
-        denies=spec.action == "Deny",
-        shadow=spec.mode == "Shadow",
+        action=spec.action,
+        shadow=shadow,
         rejected=False,
         subjects=spec.subjects,
         trust_domain=spec.mtls.trust_domain if spec.mtls else None,
         models=None if every else frozenset(spec.models or ()),
-        quotas=spec.quotas,
+        ceilings=tuple(_ceiling(policy.about.ref, place, quota, shadow=shadow) for place, quota in enumerate(spec.quotas)),
         features=frozenset(spec.features),
         max_stream_s=seconds(spec.max_stream_duration),
     )
 
 
-def budgets(rule: Rule, namespace: str, model: str, identity: str) -> Iterable[Budget]:
-    """The rule's quotas as this caller of this model meets them.
-
-    A Deny that stands elsewhere counts nothing: one request's counters lie in the model's own namespace.
-    """
-    if rule.namespace != namespace:
-        return
-    for quota in rule.quotas:
-        if EVERY_MODEL in quota.models or model in quota.models:
-            yield _budget(rule, quota, identity)
-
-
-def _budget(rule: Rule, quota: QuotaSpec, identity: str) -> Budget:
+def _ceiling(ref: PolicyRef, place: int, quota: QuotaSpec, *, shadow: bool) -> Ceiling:
     if quota.tokens is not None:
         unit, limit = COUNTED[quota.token_count_mode], quota.tokens
     elif quota.requests is not None:
@@ -99,16 +123,38 @@ def _budget(rule: Rule, quota: QuotaSpec, identity: str) -> Budget:
     else:
         unit, limit = Unit.CONCURRENT, quota.concurrent or 0
     per = Per(quota.per.lower()) if quota.per else None
-    scope, whose = ("identity", identity) if quota.scope == "Identity" else ("policy", "-")
-    counter = f"{{{rule.ref.namespace}}}/AIAccessPolicy/{rule.ref.name}/{quota.name}/{unit}/{per or '-'}/{scope}/{whose}"
-    return Budget(counter, unit, limit, per, rule.shadow, quota.strict)
+    scope = "identity/" if quota.scope == "Identity" else "policy/-"
+    counter = f"{{{ref.namespace}}}/AIAccessPolicy/{ref.name}/{quota.name}/{unit}/{per or '-'}/{scope}"
+    models = None if EVERY_MODEL in quota.models else frozenset(quota.models)
+    return Ceiling(place, quota, models, Budget(counter, unit, limit, per, shadow, quota.strict, quota.cut_off))
+
+
+class Claim(NamedTuple):
+    """One quota that is about a model, and the rule that it is of."""
+
+    rule: Rule
+    ceiling: Ceiling
+
+
+def claims(rules: Iterable[Rule], namespace: str, model: str) -> list[Claim]:
+    """Every quota of these rules that is about this model.
+
+    A Deny that stands elsewhere counts nothing: one request's counters lie in the model's own namespace.
+    """
+    return [
+        Claim(rule, one)
+        for rule in rules
+        if rule.namespace == namespace
+        for one in rule.ceilings
+        if one.models is None or model in one.models
+    ]
 
 
 class Rules:
     """All rules, found by the identity that they name. Prefixes are whole path segments: one look-up for each slash of an ID."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self.all = tuple(sorted(rules, key=lambda one: (one.ref.namespace, one.ref.name, one.ref.version, one.denies)))
+        self.all = tuple(sorted(rules, key=lambda one: (one.ref.namespace, one.ref.name, one.ref.version, one.action)))
         self._exact: dict[str, list[int]] = {}
         self._prefix: dict[str, list[int]] = {}
         self._domain: dict[str, list[int]] = {}

@@ -8,7 +8,8 @@ from broker.errors import Forbidden, Unavailable
 from broker.grant import Failover, Grant, PolicyRef
 from broker.identity import Identity
 from broker.policy.offers import Offer
-from broker.policy.rules import Rule, Rules, budgets
+from broker.policy.precedence import in_force
+from broker.policy.rules import Rule, Rules, claims
 from broker.policy.settings import Settings
 from broker.policy.status import ObjectStatus
 
@@ -91,8 +92,8 @@ class Snapshot:
         return visible
 
     def names_identity(self, identity: Identity) -> tuple[PolicyRef, ...]:
-        """The policies whose subjects name this identity, whatever they say about it."""
-        return tuple(rule.ref for rule in self.rules.naming(identity))
+        """The policies that say yes or no to this identity. A Limit says neither: it may name strangers from everywhere."""
+        return tuple(rule.ref for rule in self.rules.naming(identity) if rule.action != "Limit")
 
     def places(self, identity: Identity, model: str) -> Iterator[tuple[str, str]]:
         """Where a name is looked for, in order. Nowhere else: nobody draws another team's prompts to himself."""
@@ -170,13 +171,12 @@ def granted(offer: Offer, matching: list[Rule], identity: Identity) -> Grant:
     """The grant that these rules, which permit it, make of an offer."""
     granting = [rule for rule in matching if rule.grants]
     enforcing = [rule for rule in granting if not rule.shadow]
-    counted = [budget for rule in matching for budget in budgets(rule, offer.namespace, offer.name, identity.spiffe_id)]
     return Grant(
         namespace=offer.namespace,
         model=offer.name,
         backends=offer.backends,
         configured=offer.configured,
-        budgets=(*offer.budgets, *counted),
+        budgets=(*offer.budgets, *in_force(claims(matching, offer.namespace, offer.name), identity)),
         features=frozenset(feature for rule in enforcing for feature in rule.features),
         default_output_tokens=offer.default_output_tokens,
         max_output_tokens=offer.max_output_tokens,

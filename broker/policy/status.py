@@ -101,7 +101,7 @@ def access_status(policy: AccessPolicy, missing: Sequence[str]) -> ObjectStatus:
     """missing: models that the policy lists and its namespace does not offer."""
     about, spec = policy.about, policy.spec
     if not about.accepted or spec is None:
-        kept = " It still denies: see the documentation on wrong objects." if policy.remains else ""
+        kept = _kept(policy)
         rejected = (
             accepted(about),
             Condition("BundleReady", "Unknown", "Pending", _NOT_ACCEPTED),
@@ -112,6 +112,14 @@ def access_status(policy: AccessPolicy, missing: Sequence[str]) -> ObjectStatus:
     conditions = (accepted(about), _bundle_ready(spec), _models_resolved(missing), _programmed(about), *_bound(spec))
     models = _summary(spec.models or (EVERY_MODEL,))
     return ObjectStatus(about, conditions, subject_summary=_subjects(spec), model_summary=models, notices=_never_matching(spec))
+
+
+def _kept(policy: AccessPolicy) -> str:
+    if policy.remains is None:
+        return ""
+    if policy.remains.limits:
+        return " Until then nobody whom it limits is granted anything, since its quotas cannot be known."
+    return " It still denies: see the documentation on wrong objects."
 
 
 def secret_status(secret: SecretObject) -> ObjectStatus:
@@ -215,7 +223,7 @@ def _subjects(spec: AccessSpec | None) -> str:
     if spec is None:
         return ""
     if spec.subjects is None:
-        return f"*.{spec.mtls.trust_domain}" if spec.mtls else ""
+        return f"*.{spec.mtls.trust_domain}" if spec.mtls else "*"
     return _summary([_short(str(subject)) for subject in spec.subjects])
 
 

@@ -2,10 +2,11 @@
 
 from typing import Final
 
+from broker.grant import Backend
 from broker.providers import anthropic, mistral, openai
 from broker.providers.kind import Kind
 
-__all__ = ["PROVIDERS", "Kind", "speaks"]
+__all__ = ["PROVIDERS", "Kind", "speaks", "vocabulary"]
 
 PROVIDERS: Final[dict[str, Kind]] = {"OpenAI": openai.KIND, "Anthropic": anthropic.KIND, "Mistral": mistral.KIND}
 
@@ -13,3 +14,9 @@ PROVIDERS: Final[dict[str, Kind]] = {"OpenAI": openai.KIND, "Anthropic": anthrop
 def speaks(kind: str, dialect: str) -> bool:
     """Requests of this dialect pass through to providers of this kind."""
     return kind in PROVIDERS and dialect in PROVIDERS[kind].paths
+
+
+def vocabulary(backend: Backend) -> str | None:
+    """See Kind.vocabulary."""
+    to = backend.provider
+    return PROVIDERS[to.kind].vocabulary(to.endpoint.host, backend.model)

@@ -18,6 +18,8 @@ class Kind:
     headers: sent where neither the caller nor the object names them.
     options: what the public endpoint understands.
     compatible: what servers at other endpoints of this kind are sure to understand.
+    vocabularies: which one the public endpoint's models have, by how their names begin; the first that fits. A name that only ends
+        where its family does ("gpt-4") begins as its dated ones do ("gpt-4-").
     """
 
     endpoint: Endpoint
@@ -27,8 +29,18 @@ class Kind:
     compatible: Options
     request_headers: frozenset[bytes] = frozenset()
     headers: tuple[Header, ...] = ()
+    vocabularies: tuple[tuple[str, str], ...] = ()
 
     def options_at(self, host: str) -> Options:
         """What the server at this host understands. The vendor's regional hosts are below its public one."""
+        return self.options if self._is_vendors(host) else self.compatible
+
+    def vocabulary(self, host: str, model: str) -> str | None:
+        """The vocabulary of a model there; None for one that nobody knows. Anybody else's server may call its models anything."""
+        if not self._is_vendors(host):
+            return None
+        return next((name for begins, name in self.vocabularies if f"{model}-".startswith(begins)), None)
+
+    def _is_vendors(self, host: str) -> bool:
         public = self.endpoint.host
-        return self.options if host == public or host.endswith("." + public) else self.compatible
+        return host == public or host.endswith("." + public)

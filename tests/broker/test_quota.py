@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.asks import ask, requests, tokens, width
 
 from broker.errors import ConcurrencyFull, ExceedsQuota, QuotaExhausted
-from broker.grant import Per, Unit
+from broker.grant import Budget, Per, Unit
 from broker.quota import Allowance, cost, grant, reset_text, window
 
 
@@ -171,3 +171,39 @@ def test_no_enforcing_budget_is_ever_passed_and_no_smaller_grant_was_necessary(p
 )
 def test_resets_read_like_durations_rounded_up(seconds, text):
     assert reset_text(seconds) == text
+
+
+budget_sizes = st.lists(st.tuples(st.sampled_from(Unit), st.integers(1, 3000), st.integers(0, 3000), st.booleans()), min_size=1, max_size=5)
+
+
+@given(budget_sizes, st.integers(1, 3000), st.integers(1, 500))
+def test_a_refusal_says_the_longest_prompt_that_would_have_been_held(sizes, prompt, least):
+    budgets = tuple(Budget(f"{{n}}/{n}", unit, limit, Per.HOUR, shadow) for n, (unit, limit, _, shadow) in enumerate(sizes))
+    used = [spent for _, _, spent, _ in sizes]
+
+    def refusal(prompt):
+        try:
+            grant(ask(*budgets, prompt=prompt, least=least, wanted=least), used, NOON)
+        except (ConcurrencyFull, ExceedsQuota, QuotaExhausted) as no:
+            return no
+        return None
+
+    no = refusal(prompt)
+    assume(no is not None)
+    room = getattr(no, "prompt_room", None)
+    if room is None:
+        assert refusal(0) is not None
+    elif room < 0:
+        assert refusal(1) is not None
+    else:
+        assert room < prompt
+        assert refusal(room) is None
+        assert refusal(room + 1) is not None
+
+
+@pytest.mark.parametrize(("shadow", "room"), [(False, None), (True, 83)])
+def test_a_budget_that_takes_bytes_alone_leaves_no_room_for_a_count(shadow, room):
+    strict = Budget("{n}/strict", Unit.INPUT_TOKENS, 10**6, Per.HOUR, shadow, strict=True)
+    with pytest.raises(QuotaExhausted) as caught:
+        grant(ask(tokens(120), strict, prompt=100, least=16, wanted=16), [21, 0], NOON)
+    assert caught.value.prompt_room == room

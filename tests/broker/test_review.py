@@ -140,6 +140,7 @@ def test_a_yes_is_explained(tmp_path: Path):
         (routing() + access() + access("d", spec="{action: deny}"), "gpt", "is rejected, and keeps denying"),
         (routing() + access() + access("d", spec="{action: Deny, mode: Shadow, x: 1}"), "gpt2", "names the identity, but not this model"),
         (routing().replace("OpenAI", "Gemini") + access(), "gpt", "refused (no_backend)"),
+        (routing() + access() + access("d", spec="{action: Limit}"), "gpt", "AIAccessPolicy team1/d limits it and is rejected: mend it"),
     ],
 )
 def test_a_no_is_explained(tmp_path: Path, objects: str, model: str, told: str):
@@ -158,6 +159,37 @@ def test_an_explanation_for_machines(tmp_path: Path):
     assert told["lookedFor"] == [{"namespace": "team1", "name": "gpt", "outcome": "offered by AIRoutingPolicy team1/routing"}]
     refused = yaml.safe_load(explain(tmp_path, model="no", output="yaml")[1])
     assert (refused["allowed"], refused["quotas"], refused["maxStreamSeconds"]) == (False, [], None)
+
+
+LIMITED = access("everybody", spec="{action: Limit, quotas: [{name: day, tokens: 5, per: Day, overridable: true}]}")
+EXCEPTION = access(
+    "exception", spec=f"{{action: Limit, subjects: [{{spiffeID: '{AGENT}'}}], quotas: [{{name: day, tokens: 9, per: Day}}]}}"
+)
+
+
+def test_machines_read_which_quota_was_overridden_by_which(tmp_path: Path):
+    limited = routing(extra="").replace("model: real}]", "model: real}], rateLimit: {tokensPerHour: 7}")
+    told = json.loads(explain(files(tmp_path, {"a.yaml": limited + access() + LIMITED + EXCEPTION}), output="json")[1])
+    assert [(one["limit"], one["names"], one["notes"]) for one in told["quotas"]] == [
+        (7, "", []),
+        (9, "this identity alone", ["overrides the 5 of team1/everybody, which is overridable"]),
+    ]
+    assert [(one["limit"], one["names"], one["overriddenBy"]) for one in told["overriddenQuotas"]] == [
+        (5, "every identity", ["team1/exception (9)"])
+    ]
+    assert [(one["policy"], one["action"], one["effect"]) for one in told["policies"]][1:] == [
+        ("team1/everybody", "Limit", "limits what others allow"),
+        ("team1/exception", "Limit", "limits what others allow"),
+    ]
+
+
+def test_an_exception_that_has_no_effect_is_a_warning_at_its_quota(tmp_path: Path):
+    code, text = check(files(tmp_path, {"a.yaml": LIMITED.replace(", overridable: true", ""), "b.yaml": EXCEPTION}))
+    assert code == OK
+    (line,) = [one for one in text.splitlines() if "warning" in one and "quotas[0]" in one]
+    assert line.startswith(f"{tmp_path}/b.yaml:5:")
+    assert "AIAccessPolicy team1/exception: spec.quotas[0]: has no effect above 5, the same quota of AIAccessPolicy team1/everybody" in line
+    assert json.loads(check(tmp_path, output="json")[1])["warnings"][0]["path"] == "spec.quotas[0]"
 
 
 def test_a_question_that_cannot_be_read_is_a_usage_error(tmp_path: Path):

@@ -8,7 +8,7 @@ from support.web_ca import web_server_context
 
 from broker.addresses import HostList, Off, parse_hosts
 from broker.credentials import Credential, SecretRef
-from broker.errors import NoBackend, ProviderTimeout
+from broker.errors import Busy, NoBackend, ProviderTimeout
 from broker.grant import Endpoint, Provider
 from broker.names import PLACEHOLDER_KEY
 from broker.upstream import Answer, Failed, Upstream, refused
@@ -237,3 +237,18 @@ async def test_a_retry_after_is_believed_when_it_is_a_plain_number(text, seconds
         failed = await refused(to, got)
         assert (failed.refusal.code, failed.refusal.retry_after_s) == ("provider_rate_limited", seconds)
         assert (failed.cause, failed.retry_after_s, failed.billable) == (429, seconds, False)
+
+
+async def test_answers_that_are_kept_whole_are_bounded_together_until_they_are_let_go():
+    async with FakeProvider(json_answer(b"x" * 600)) as there:
+        upstream = Upstream(lambda _: (Credential(CANARY), f"http://127.0.0.1:{there.port}"), LOOPBACK, Off(), answers_bytes=1000)
+        first, second = await send(upstream, provider(there.port)), await send(upstream, provider(there.port))
+        assert len(await first.whole()) == 600
+        with pytest.raises(Busy):
+            await second.whole()
+        second.close()
+        first.close()
+        third = await send(upstream, provider(there.port))
+        assert len(await third.whole()) == 600
+        third.close()
+        await upstream.close()

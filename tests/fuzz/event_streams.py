@@ -7,10 +7,10 @@ from fuzz.cuts import ways_to_cut
 
 from broker.body import COUNT_MAX
 from broker.chat import Usage
-from broker.dialects.anthropic_messages import MessagesTally
-from broker.dialects.openai_chat import ChatTally
 from broker.errors import ProviderUnavailable
 from broker.metering import StreamMeter, Tally
+from broker.tallies.anthropic_messages import MessagesTally
+from broker.tallies.openai_chat import ChatTally
 
 WORDS = (
     *("data: ", "data:", "event: ", ": comment\n", "\n\n", "\r\n\r\n", "\r\r", "\r", "\n", "[DONE]", "\ufeff", "data: [DONE]\n\n"),

@@ -13,7 +13,8 @@ from support.hostile_stage import PATHS, Case, End, model_of, staged, ways
 MIB = 1 << 20
 BLOCK = 64 << 10
 GIGABYTE = MIB << 10
-ANSWER_BYTES = 64 * MIB  # of one answer that is no stream
+ANSWER_BYTES = 32 * MIB  # of one answer that is no stream
+ANSWERS_BYTES = 64 * MIB  # of all of them together
 AROUND = 24 * MIB  # what sockets, TLS and Python's allocator may add
 TOO_BIG = End(502, "provider_unavailable", "the hold", drops=True)
 MALFORMED = End(502, "provider_unavailable", "the hold")
@@ -34,7 +35,9 @@ WHOLE = {
     "gigabyte-in-chunks": Case(gigabyte(lambda c: c.head(), chunk(b" " * BLOCK)), TOO_BIG, None, ("messages",)),
     "gigabyte-of-error": Case(gigabyte(lambda c: c.head(500, length=GIGABYTE), b" " * BLOCK), TOO_BIG, TOO_BIG, ("chat",)),
 }
-WHOLE |= {f"huge-{n}": Case(lambda c: [c.says(b"{" + b" " * (32 * MIB))], MALFORMED, None, ("chat",)) for n in range(4)}
+WHOLE |= {f"huge-{n}": Case(lambda c: [c.says(b"{" + b" " * (30 * MIB))], MALFORMED, None, ("chat",)) for n in range(3)}
+WHOLE |= {f"huge-with-our-key-{n}": Case(lambda c: [c.says(b"{" + b" " * (30 * MIB) + c.key)], MALFORMED, None, ("chat",)) for n in range(3)}
+LARGE = {"large": Case(lambda c: [c.says(c.body() + b" " * (30 * MIB))], End(200, "", (5, 2)), None, ("chat",))}
 FLOOD = {"gigabyte-of-events": Case(gigabyte(lambda c: c.head(), chunk(STREAM)), None, End(200, "caller_left", "the hold", drops=True))}
 LATE = End(200, "too_slow", "the hold", drops=True)
 ENDLESS = {
@@ -46,7 +49,7 @@ ENDLESS = {
 CLOSING = {"closes-after-each": Case(lambda call: [*call.honest(), "close"], End(200, "", (5, 2)), End(200, "", (5, 2)))}
 FORGED = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{"choices":"for"}'
 GLUED = {"second-answer-behind": Case(lambda call: [call.whole() + FORGED], End(200, "", (5, 2)), End(200, "", (5, 2)))}
-CASES = {**WHOLE, **FLOOD, **ENDLESS, **CLOSING, **GLUED}
+CASES = {**WHOLE, **LARGE, **FLOOD, **ENDLESS, **CLOSING, **GLUED}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -85,9 +88,21 @@ async def test_an_answer_without_measure_is_given_up_at_its_bound(doors, tally, 
     with tally.tried("providers: floods", at="broker"):
         async with growth(doors.broker.pid) as grown:
             await stage.tries(name, dialect, streaming=streaming)
-        assert grown[0] < ANSWER_BYTES + AROUND
+        assert grown[0] < 2 * ANSWER_BYTES + AROUND  # the pieces, and at the end what they are joined to
         assert pss(doors.broker.pid) < idle_pss + AROUND  # and no failure keeps it
         assert stage.provider.written[model_of(name, dialect, streaming=streaming)] < ANSWER_BYTES + AROUND
+
+
+async def test_many_large_answers_at_once_are_bounded_together(doors, tally, stage):
+    """Whom there is no memory for is told to come back; nobody gets half of an answer."""
+    with tally.tried("providers: floods", at="broker", cases=6):
+        async with growth(doors.broker.pid) as grown:
+            told = await asyncio.gather(*(stage.ask("large", "chat", streaming=False) for _ in range(6)))
+        assert {one.status for one in told} == {200, 503}
+        assert all(one.refusal("chat", streaming=False)[0] == "busy" for one in told if one.status == 503)
+        assert all(len(one.body) > 30 * MIB for one in told if one.status == 200)
+        assert grown[0] < ANSWERS_BYTES + ANSWER_BYTES + AROUND
+        await stage.require_nothing_left_open("")
 
 
 @pytest.mark.parametrize(("name", "dialect", "streaming"), ways(FLOOD))

@@ -370,3 +370,22 @@ def test_rate_limits_are_said_as_this_dialect_says_them() -> None:
         (b"anthropic-ratelimit-requests-remaining", b"59"),
         (b"anthropic-ratelimit-requests-reset", b"2026-09-21T14:13:51Z"),
     )
+
+
+def test_the_texts_of_messages_can_be_counted_and_nothing_else() -> None:
+    texts = ["of the system", "of a user", "a block", "a result", "a part of a result"]
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": texts[0]}}
+    blocks = [
+        {"type": "text", "text": texts[2]},
+        {"type": "text", "text": ["no text"]},
+        image,
+        {"type": "tool_use", "id": "1", "name": "f", "input": {"of": "a call"}},
+        {"type": "thinking", "thinking": "of before", "signature": "s"},
+        {"type": "tool_result", "tool_use_id": "1", "content": texts[3]},
+        {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": texts[4]}, image]},
+        {"type": "document", "source": {"type": "text", "data": "of a document"}},
+    ]
+    tools = [{"name": "f", "description": "of the tool", "input_schema": {}}]
+    asked = [{"role": "user", "content": texts[1]}, {"role": "user", "content": blocks}]
+    question = anthropic_messages.read(ask(system=texts[0], messages=asked, tools=tools))
+    assert [json.loads(bytes(raw)) for raw in question.texts] == texts

@@ -563,3 +563,27 @@ def test_no_quota_no_rate_limit_headers() -> None:
 
 def test_the_demand_has_no_more_output_than_asked() -> None:
     assert openai_chat.read(ask(max_tokens=20)).demand(4096, None) == Demand(bound(ask(max_tokens=20)), 16, 20)
+
+
+def test_the_texts_of_messages_can_be_counted_and_nothing_else() -> None:
+    texts = ["of the system", "a part", "no", "of a tool"]
+    places = [f"data:image/png;base64,{texts[0]}", "UklGR of a sound", "of a file"]
+    parts = [
+        {"type": "text", "text": texts[1]},
+        {"type": "refusal", "refusal": texts[2]},
+        {"type": "text", "text": {"no": "text"}},
+        {"type": "image_url", "image_url": {"url": places[0]}},
+        {"type": "image_url", "image_url": places[0]},
+        {"type": "input_audio", "input_audio": {"data": places[1], "format": "wav"}},
+        {"type": "file", "file": {"file_data": f"data:{places[2]}"}},
+    ]
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"of": "a call"}'}}
+    asked = [
+        {"role": "system", "content": texts[0], "name": "a name"},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": texts[3], "tool_call_id": "1"},
+    ]
+    tools = [{"type": "function", "function": {"name": "f", "description": "of the function"}}]
+    question = openai_chat.read(ask(messages=asked, tools=tools))
+    assert [json.loads(bytes(raw)) for raw in question.texts] == texts

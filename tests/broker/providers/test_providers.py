@@ -59,3 +59,34 @@ def test_no_kind_passes_on_a_header_that_carries_a_credential() -> None:
         assert kind.auth[0] not in kind.request_headers
         assert not kind.request_headers & {b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie", b"proxy-authorization"}
         assert not {name for name, _ in kind.headers} & {kind.auth[0]}
+
+
+@pytest.mark.parametrize(
+    ("host", "model", "vocabulary"),
+    [
+        ("api.openai.com", "gpt-4o", "o200k_base"),
+        ("eu.api.openai.com", "gpt-4o-mini-2024-07-18", "o200k_base"),
+        ("api.openai.com", "gpt-5.1", "o200k_base"),
+        ("api.openai.com", "o3", "o200k_base"),
+        ("api.openai.com", "o3-mini", "o200k_base"),
+        ("api.openai.com", "gpt-4.1", "o200k_base"),
+        ("api.openai.com", "gpt-4", "cl100k_base"),
+        ("api.openai.com", "gpt-4-turbo-2024-04-09", "cl100k_base"),
+        ("api.openai.com", "gpt-3.5-turbo", "cl100k_base"),
+        ("api.openai.com", "ft:gpt-4o-mini:acme::x", "o200k_base"),
+        ("api.openai.com", "ft:gpt-4-0613:acme::x", "cl100k_base"),
+        ("api.openai.com", "gpt-4.7", None),
+        ("api.openai.com", "o30", None),
+        ("api.openai.com", "gpt-6", None),
+        ("api.openai.com", "", None),
+        ("ollama.team1.svc", "gpt-4o", None),
+        ("evil-api.openai.com", "gpt-4o", None),
+    ],
+)
+def test_a_vocabulary_is_known_only_of_the_vendors_own_models(host: str, model: str, vocabulary: str | None) -> None:
+    assert PROVIDERS["OpenAI"].vocabulary(host, model) == vocabulary
+
+
+@pytest.mark.parametrize(("kind", "model"), [("Anthropic", "claude-opus-5"), ("Mistral", "gpt-4o")])
+def test_a_vendor_that_publishes_no_vocabulary_has_none(kind: str, model: str) -> None:
+    assert PROVIDERS[kind].vocabulary(PROVIDERS[kind].endpoint.host, model) is None
