@@ -77,7 +77,8 @@ class Call:
 
     def usage(self, into: str = "5", out: str = "2") -> bytes:
         if self.chat:
-            return f'{{"prompt_tokens":{into},"completion_tokens":{out},"total_tokens":7}}'.encode()
+            total = int(into) + int(out) if into.isdigit() and out.isdigit() else 7
+            return f'{{"prompt_tokens":{into},"completion_tokens":{out},"total_tokens":{total}}}'.encode()
         return f'{{"input_tokens":{into},"output_tokens":{out}}}'.encode()
 
     def events(self, usage: bytes | None = None, text: str = "hi", *, named: bool = True) -> list[bytes]:
