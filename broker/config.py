@@ -164,7 +164,9 @@ _BROKER: Final = (
         read=Path,
         optional=True,
     ),
-    Switch("--quota-store", "URL", "sqlite:///PATH, or memory: (tests and benchmarks: forgets at a restart)"),
+    Switch("--quota-store", "URL", "rediss://USER@HOST:PORT/DB?…, sqlite:///PATH, or memory: (tests and benchmarks: forgets at a restart)"),
+    Switch("--quota-prefix", "TEXT", "what the names of all keys in Redis begin with", "aiaccess/"),
+    Switch("--allow-insecure-quota-store", "BOOL", "take a Redis without TLS, or without a user of its own", "false", yes_or_no),
     Switch("--quota-deadline", "DURATION", "after which a quota store that has not answered counts as away", "250ms", duration),
     Switch("--namespace", "NS", "the broker's own namespace: a Deny in it covers every namespace", "inference-broker"),
     Switch("--shared-model-namespaces", "A,B", "namespaces whose models every caller may name bare, in this order", "", csv),
@@ -209,6 +211,9 @@ GATEWAY: Final = (
     Switch("--drain", "DURATION", "how long exchanges may go on after SIGTERM", "25s", duration),
     *_LOG,
 )
+_NOT_IN_DEV: Final = (
+    *("--listen", "--audit", "--quota-store", "--quota-prefix", "--allow-insecure-quota-store", "--namespace", "--max-connections"),
+)
 DEV: Final = (
     Switch("--resources", "DIR", "folder of YAML files with the objects, watched for changes", ".", Path),
     Switch(
@@ -217,7 +222,7 @@ DEV: Final = (
     Switch("--state", "DIR", "quotas, audit lines and sockets live here; kept between runs", ".state", Path),
     Switch("--svid-ttl", "DURATION", "how long an SVID lives; renewed at half of it", "1h", duration),
     Switch("--rotate-ca-every", "DURATION", "how often the authority makes a new CA", "24h", duration),
-    *(s for s in _BROKER if s.flag not in ("--listen", "--audit", "--quota-store", "--namespace", "--max-connections")),
+    *(s for s in _BROKER if s.flag not in _NOT_IN_DEV),
     Switch("--listen", "HOST:PORT", "where the mutual TLS door listens; port 0 = any", "127.0.0.1:0", address),
     Switch("--namespace", "NS", "the broker's own namespace: a Deny in it covers every namespace", "inference-broker"),
     *_LOG,
@@ -236,6 +241,8 @@ class BrokerSettings:
     quota_store: str
     namespace: str
     quota_deadline: float = 0.25
+    quota_prefix: str = "aiaccess/"
+    allow_insecure_quota_store: bool = False
     shared_model_namespaces: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     plain_http_hosts: tuple[str, ...] = ()

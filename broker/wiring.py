@@ -282,12 +282,18 @@ async def open_ledger(settings: BrokerSettings) -> Ledger:
     url = settings.quota_store
     if url == "memory:":
         return MemoryLedger(time.time)
-    if url.startswith("sqlite:///"):
-        try:
+    try:
+        if url.startswith("sqlite:///"):
             return await SqliteLedger.open(Path(url.removeprefix("sqlite://")), time.time, settings.quota_deadline)
-        except CannotOpen as error:
-            raise ConfigError(f"--quota-store: {error}") from error
-    raise ConfigError(f"--quota-store: {url!r} is neither sqlite:///PATH nor memory:")
+        if url.startswith("redis"):
+            from broker.ledger.redis import RedisLedger  # noqa: PLC0415  who keeps quotas elsewhere needs none of it
+
+            return await RedisLedger.open(
+                url, settings.quota_prefix, deadline_s=settings.quota_deadline, allow_insecure=settings.allow_insecure_quota_store
+            )
+    except CannotOpen as error:
+        raise ConfigError(f"--quota-store: {error}") from error
+    raise ConfigError("--quota-store is neither rediss://…, sqlite:///PATH nor memory: (docs/quotas.md)")
 
 
 def read_bundles(settings: BrokerSettings) -> dict[str, Bundle]:

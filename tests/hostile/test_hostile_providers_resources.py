@@ -36,7 +36,9 @@ WHOLE = {
     "gigabyte-of-error": Case(gigabyte(lambda c: c.head(500, length=GIGABYTE), b" " * BLOCK), TOO_BIG, TOO_BIG, ("chat",)),
 }
 WHOLE |= {f"huge-{n}": Case(lambda c: [c.says(b"{" + b" " * (30 * MIB))], MALFORMED, None, ("chat",)) for n in range(3)}
-WHOLE |= {f"huge-with-our-key-{n}": Case(lambda c: [c.says(b"{" + b" " * (30 * MIB) + c.key)], MALFORMED, None, ("chat",)) for n in range(3)}
+WHOLE |= {
+    f"huge-with-our-key-{n}": Case(lambda c: [c.says(b"{" + b" " * (30 * MIB) + c.key)], MALFORMED, None, ("chat",)) for n in range(3)
+}
 LARGE = {"large": Case(lambda c: [c.says(c.body() + b" " * (30 * MIB))], End(200, "", (5, 2)), None, ("chat",))}
 FLOOD = {"gigabyte-of-events": Case(gigabyte(lambda c: c.head(), chunk(STREAM)), None, End(200, "caller_left", "the hold", drops=True))}
 LATE = End(200, "too_slow", "the hold", drops=True)

@@ -1,0 +1,112 @@
+"""What was counted, for people to read: in many small steps beside the holds, so that nobody waits for a report."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, cast
+
+from hiredis import ReplyError
+
+from broker.ledger.holds import first_hour
+from broker.ledger.redis_cluster import Nodes
+from broker.ledger.redis_node import away
+from broker.ledger.redis_places import Place
+from broker.ledger.redis_wire import Reply
+from broker.quota import Reading, Tally
+
+DEADLINE_S: Final = 5.0
+_STEP: Final = 1000
+_US: Final = 1_000_000
+_LAST_USED: Final = struct.Struct("<d")  # as tallying.lua packs them
+_HOUR: Final = struct.Struct("<IQII")
+
+
+class Reports:
+    """One look at the store.
+
+    Args:
+        places: where something was ever counted.
+        now_us: the store's time.
+    """
+
+    def __init__(self, nodes: Nodes, places: Sequence[Place], now_us: int) -> None:
+        self._nodes = nodes
+        self._places = places
+        self._now_us = now_us
+
+    async def tallies(self) -> tuple[Tally, ...]:
+        async with asyncio.timeout(DEADLINE_S):
+            found: list[Tally | None] = []
+            for place in self._places:
+                found += [_tally(*entry, self._now_us) async for entry in self._hash(place, b"/tallies")]
+        return tuple(sorted((tally for tally in found if tally is not None), key=lambda tally: (tally.policy, tally.identity)))
+
+    async def readings(self) -> tuple[Reading, ...]:
+        readings: list[Reading] = []
+        async with asyncio.timeout(DEADLINE_S):
+            for place in self._places:
+                readings += await self._counted(place)
+                readings += await self._leased(place)
+        return tuple(sorted(readings, key=lambda reading: reading.counter))
+
+    async def open_holds(self) -> int:
+        async with asyncio.timeout(DEADLINE_S):
+            counts = [await self._ask(place, b"ZCARD", b"/open") for place in self._places]
+        return sum(count for count in counts if isinstance(count, int))
+
+    async def _counted(self, place: Place) -> list[Reading]:
+        now_us = max(self._now_us, int(cast("bytes | None", await self._ask(place, b"HGET", b"", b"clock")) or 0))
+        windows = await self._list(place, b"ZRANGEBYSCORE", b"/windows", b"(%d" % now_us, b"+inf", b"WITHSCORES")
+        return [
+            Reading(counter, int(used), (int(ends_us) - now_us) / _US)
+            for window, ends_us in zip(windows[::2], windows[1::2], strict=True)
+            async for counter, used in self._hash(place, b"/" + window)
+        ]
+
+    async def _leased(self, place: Place) -> list[Reading]:
+        readings: list[Reading] = []
+        for counter in await self._list(place, b"SMEMBERS", b"/widths"):
+            alive = await self._ask(place, b"ZCOUNT", b"/leases/" + counter, b"(%d" % self._now_us, b"+inf")
+            if isinstance(alive, int) and alive:
+                readings.append(Reading(counter.decode(), alive, 0.0))
+        return readings
+
+    async def _hash(self, place: Place, key: bytes) -> AsyncIterator[tuple[str, bytes]]:
+        """Every entry of a hash once, also when it grows meanwhile."""
+        cursor, seen = b"0", set[bytes]()
+        while True:
+            answer = await self._ask(place, b"HSCAN", key, cursor, b"COUNT", _STEP)
+            cursor, entries = cast("tuple[bytes, list[bytes]]", answer)
+            for field, value in zip(entries[::2], entries[1::2], strict=True):
+                if field not in seen:
+                    seen.add(field)
+                    yield field.decode(), value
+            if cursor == b"0":
+                return
+
+    async def _list(self, place: Place, command: bytes, key: bytes, *words: bytes) -> list[bytes]:
+        return cast("list[bytes]", await self._ask(place, command, key, *words))
+
+    async def _ask(self, place: Place, command: bytes, key: bytes, *words: bytes | int) -> Reply:
+        """Ask of the namespace's key that ends so. Raises Unavailable."""
+        node = self._nodes.of(place.slot)
+        reply = await node.ask(command, place.base + key, *words)
+        if isinstance(reply, ReplyError):
+            said = str(reply)
+            if said.startswith("MOVED "):
+                self._nodes.moved(said, node)
+                raise away()
+            raise node.refuse(said)
+        return reply
+
+
+def _tally(field: str, packed: bytes, now_us: int) -> Tally | None:
+    """The last 24 hours, or nothing when nothing was done in them."""
+    policy, identity = field.split(" ", 1)
+    first = first_hour(now_us / _US)
+    hours = [hour for hour in _HOUR.iter_unpack(packed[_LAST_USED.size :]) if hour[0] >= first]
+    if not hours:
+        return None
+    last_used = float(_LAST_USED.unpack_from(packed)[0]) / _US
+    _, tokens, requests, denied = (sum(figures) for figures in zip(*hours, strict=True))
+    return Tally(policy, identity, tokens, requests, denied, last_used if last_used >= first * 3600 else 0.0)

@@ -1,0 +1,201 @@
+"""A model of the protocol on a bad network: questions come late or never, endings twice and in any order, answers are lost, brokers
+crash. Whatever happens, the provider never bills more than the quota, and in the end the store has charged what was billed, or held.
+"""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule, run_state_machine_as_test
+from support.asks import ask, tokens, width
+from support.clock import Clock
+from support.ledgers import STORES, open_ledger, used
+
+from broker.chat import Usage
+from broker.errors import BrokerError
+from broker.grant import Per
+from broker.ledger.holds import VOID_S
+from broker.quota import Ask
+
+PROMPT, WANTED, EXPIRES_S = 100, 100, 100.0
+QUOTA = tokens(10 * (PROMPT + WANTED), Per.MONTH, name="ceiling")
+SLOTS = width(6)
+
+
+@dataclass(eq=False)
+class Exchange:
+    """What its broker knows of it (state, granted), and what is true (charged: nothing as long as the store holds nothing)."""
+
+    ask: Ask
+    state: Literal["asking", "held", "ended", "given up", "crashed"] = "asking"
+    granted: int = 0
+    charged: int | None = None
+    expires_at: float = 0.0
+    was_asked: bool = False
+    is_over: bool = False
+    voided_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Is sent again until it is answered; `usage` None = nobody knows."""
+
+    exchange: Exchange
+    is_void: bool
+    usage: Usage | None = None
+
+
+class BadNetwork(RuleBasedStateMachine):
+    store = ""
+    exchanges = Bundle("exchanges")
+    questions = Bundle("questions")  # holds on their way to the store
+    endings = Bundle("endings")  # settlements and voids on their way to it
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = Clock()
+        self.all: list[Exchange] = []
+        self.sent: list[Ending] = []
+        self.billed = 0
+        opened = [self.runner.run(open_ledger(self.store, Path(self.folder.name), self.clock)) for _ in range(2)]
+        self.brokers = opened[:1] * 2 if self.store == "memory" else opened
+
+    def teardown(self) -> None:
+        """Everything arrives at last, and what nobody settled expires."""
+        try:
+            for ending in self.sent:
+                self.arrive(ending, self.brokers[0])
+            self.time_passes(EXPIRES_S)
+            self.expire(self.brokers[1])
+            held = [one.charged for one in self.all if one.charged is not None]
+            assert self.counted() == sum(held)
+            assert self.runner.run(self.brokers[0].open_holds()) == 0
+            assert "width" not in self.runner.run(used(self.brokers[0]))
+        finally:
+            for broker in set(self.brokers):
+                self.runner.run(broker.close())
+            self.runner.close()
+            self.folder.cleanup()
+
+    def counted(self) -> int:
+        return self.runner.run(used(self.brokers[1])).get("ceiling", 0)
+
+    @rule(target=exchanges)
+    def begin(self) -> Exchange:
+        exchange = Exchange(ask(QUOTA, SLOTS, prompt=PROMPT, wanted=WANTED, expires_s=EXPIRES_S))
+        self.all.append(exchange)
+        return exchange
+
+    @rule(target=questions, exchange=exchanges)
+    def ask_once(self, exchange):
+        if exchange.state != "asking" or exchange.was_asked:
+            return multiple()
+        exchange.was_asked = True  # once, whatever becomes of it
+        return exchange
+
+    @rule(exchange=consumes(questions), broker=st.integers(0, 1), is_answer_lost=st.booleans())
+    def hold_arrives(self, exchange, broker, is_answer_lost) -> None:
+        """Now, however late."""
+        try:
+            held = self.runner.run(self.brokers[broker].hold(exchange.ask))
+        except BrokerError:
+            if exchange.state == "asking" and not is_answer_lost:
+                exchange.state = "ended"
+            return
+        assert exchange.voided_at is None or self.clock.now >= exchange.voided_at + VOID_S, "held after its void"
+        exchange.charged = PROMPT + held.granted_output
+        exchange.expires_at = self.clock.now + EXPIRES_S
+        if exchange.state == "asking" and not is_answer_lost:
+            exchange.state, exchange.granted = "held", held.granted_output
+
+    @rule(exchange=consumes(questions))
+    def hold_never_arrives(self, exchange) -> None:
+        pass
+
+    @rule(target=endings, exchange=exchanges)
+    def give_up_waiting_for_the_answer(self, exchange):
+        if exchange.state != "asking":
+            return multiple()
+        exchange.state = "given up"
+        return self.send(Ending(exchange, is_void=True))
+
+    @rule(target=endings, exchange=exchanges, words=st.integers(0, 2 * WANTED), fate=st.sampled_from(["answered", "hung up", "never sent"]))
+    def end(self, exchange, words, fate):
+        """While the exchange may run; its deadlines lie before its hold expires."""
+        if exchange.state != "held" or self.clock.now >= exchange.expires_at:
+            return multiple()
+        exchange.state = "ended"
+        if fate == "never sent":
+            return self.send(Ending(exchange, is_void=True))
+        usage = self.bill(exchange, words)
+        return self.send(Ending(exchange, is_void=False, usage=usage if fate == "answered" else None))
+
+    @rule(exchange=exchanges, words=st.integers(0, 2 * WANTED))
+    def crash(self, exchange, words) -> None:
+        if exchange.state == "held" and self.clock.now < exchange.expires_at:
+            self.bill(exchange, words)
+        if exchange.state in ("asking", "held"):
+            exchange.state = "crashed"
+
+    @rule(ending=endings, broker=st.integers(0, 1))
+    def ending_arrives(self, ending, broker) -> None:
+        """Not for the last time: its answer may have been lost."""
+        self.arrive(ending, self.brokers[broker])
+
+    @rule(seconds=st.sampled_from([1, 20, 29, 50]))
+    def time_passes(self, seconds) -> None:
+        self.clock.move(seconds)
+
+    @rule(broker=st.integers(0, 1))
+    def sweep(self, broker) -> None:
+        self.expire(self.brokers[broker])
+
+    @invariant()
+    def what_is_billed_is_counted(self) -> None:
+        assert self.billed <= QUOTA.limit
+        assert self.billed <= self.counted() <= QUOTA.limit
+
+    def bill(self, exchange: Exchange, words: int) -> Usage:
+        usage = Usage(PROMPT, min(exchange.granted, words))
+        self.billed += usage.input_tokens + usage.output_tokens
+        return usage
+
+    def send(self, ending: Ending) -> Ending:
+        self.sent.append(ending)
+        return ending
+
+    def arrive(self, ending: Ending, broker) -> None:
+        exchange = ending.exchange
+        if ending.is_void:
+            self.runner.run(broker.void(exchange.ask.hold_id))
+        else:
+            assert self.runner.run(broker.settle(exchange.ask.hold_id, ending.usage)) == 0
+        if exchange.charged is None:
+            if ending.is_void and exchange.voided_at is None:
+                exchange.voided_at = self.clock.now
+        elif not exchange.is_over:
+            exchange.is_over = True
+            if ending.is_void:
+                exchange.charged = 0
+            elif ending.usage is not None:
+                exchange.charged = ending.usage.input_tokens + ending.usage.output_tokens
+
+    def expire(self, broker) -> None:
+        overdue = {one.ask.hold_id for one in self.all if one.charged is not None and not one.is_over and one.expires_at <= self.clock.now}
+        assert {one.hold_id for one in self.runner.run(broker.expire())} == overdue
+        for one in self.all:
+            one.is_over = one.is_over or one.ask.hold_id in overdue
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_on_a_bad_network_nothing_is_billed_uncounted_and_nothing_counted_twice(store):
+    machine = type(f"BadNetwork_{store}", (BadNetwork,), {"store": store})
+    examples = 100 if store == "memory" else 50
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None))
