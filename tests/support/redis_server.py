@@ -166,10 +166,11 @@ def redis_cluster(folder: Path) -> Iterator[list[RedisServer]]:
 
 
 @contextmanager
-def redis_replica(folder: Path, primary: RedisServer) -> Iterator[RedisServer]:
+def redis_replica(folder: Path, servers: list[RedisServer], primary: RedisServer) -> Iterator[RedisServer]:
     """A further node of a cluster, which has what the primary has, and takes its place when that fails."""
     with _node(folder) as server, server.client() as here, primary.client() as there:
-        here.execute_command("CLUSTER MEET", "127.0.0.1", primary.port, primary.options[-1])
+        for other in servers:
+            here.execute_command("CLUSTER MEET", "127.0.0.1", other.port, other.options[-1])
         name = there.execute_command("CLUSTER MYID").decode()
         ends = time.monotonic() + START_S
         while (said := here.info("replication")).get("master_link_status") != "up":
@@ -178,7 +179,16 @@ def redis_replica(folder: Path, primary: RedisServer) -> Iterator[RedisServer]:
                 if said["role"] == "master":
                     here.execute_command("CLUSTER REPLICATE", name)
             time.sleep(0.02)
+        while not all(_has_replica(other, server.port) for other in servers):  # else it gets no votes
+            assert time.monotonic() < ends, "not all know the replica"
+            time.sleep(0.02)
         yield server
+
+
+def _has_replica(server: RedisServer, port: int) -> bool:
+    with server.client() as client:
+        nodes = client.execute_command("CLUSTER NODES")
+    return any(address.endswith(f":{port}") and "slave" in node["flags"] for address, node in nodes.items())
 
 
 @contextmanager

@@ -96,6 +96,14 @@ async def test_a_hold_that_comes_after_its_void_is_refused(ledger):
     assert await ledger.readings() == ()
 
 
+async def test_a_hold_that_comes_after_its_void_is_refused_among_others_too(ledger):
+    await ledger.hold(ask(tokens(1_000)))
+    await ledger.void("late")
+    with pytest.raises(Unavailable):
+        await ledger.hold(ask(tokens(1_000), hold_id="late"))
+    assert await used(ledger) == {"hourly": 200}
+
+
 async def test_an_id_that_is_held_is_not_held_twice(ledger):
     await ledger.hold(ask(tokens(1_000), hold_id="one"))
     with pytest.raises(Unavailable):

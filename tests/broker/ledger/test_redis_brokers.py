@@ -5,19 +5,19 @@ import itertools
 import signal
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
-from support.asks import ask, tokens, width
+from support.asks import ask, requests, tokens, width
 from support.clock import Clock
 from support.interleaving import PROMPT, WANTED, call_all, plans
 from support.ledgers import steered, used
 from support.redis_server import redis_server, shared_server
 
 from broker.chat import Usage
-from broker.errors import ConcurrencyFull
+from broker.errors import ConcurrencyFull, ExceedsQuota
 from broker.grant import Per
 from broker.ledger.redis import RedisLedger
 from broker.quota import LEASE_S, Expired
@@ -107,6 +107,70 @@ async def test_every_key_begins_with_the_prefix_and_the_namespace():
     with shared_server().client() as client:
         begins = {key.split(b"}")[0].decode() + "}" for key in client.keys(f"{prefix}*")}
     assert begins == {f"{prefix}{{team1}}", f"{prefix}{{-}}", f"{prefix}{{clock}}"}
+    await ledger.close()
+
+
+async def test_a_window_that_is_over_leaves_no_key_behind_even_when_something_is_settled_in_it():
+    clock, prefix = Clock(), next(_prefixes)
+    ledger = await steered(prefix, clock)
+    await ledger.hold(ask(tokens(1_000), requests(60), hold_id="one", expires_s=7200))
+    clock.move(3600)
+    await ledger.expire()
+    await ledger.settle("one", Usage(1, 1))
+    with shared_server().client() as client:
+        assert client.keys(f"{prefix}*/2*") == []
+    await ledger.close()
+
+
+async def test_a_namespace_that_begins_to_count_does_not_go_back_behind_the_time_of_the_store():
+    clock, prefix = Clock(), next(_prefixes)
+    ledger = await steered(prefix, clock)
+    clock.move(1800)
+    await ledger.void("never-held")
+    clock.move(-1800)
+    assert (await ledger.hold(ask(tokens(1_000)))).tokens.reset_s == 1800
+    await ledger.close()
+
+
+async def test_a_tally_does_not_grow_beyond_a_day():
+    clock, prefix = Clock(), next(_prefixes)
+    ledger = await steered(prefix, clock)
+    for number in range(30):
+        await ledger.hold(ask(hold_id=f"hour-{number}"))
+        await ledger.settle(f"hour-{number}", Usage(1, 1))
+        clock.move(3600)
+    with shared_server().client() as client:
+        (packed,) = client.hvals(f"{prefix}{{team1}}/tallies")
+    assert len(packed) == 8 + 24 * 20
+    await ledger.close()
+
+
+async def test_a_broker_remembers_nothing_of_a_hold_that_is_over():
+    ledger = await steered(next(_prefixes), Clock())
+    for hold_id in ("settled", "voided", "refused"):
+        with suppress(ExceedsQuota):
+            await ledger.hold(ask(tokens(200 if hold_id != "refused" else 1), hold_id=hold_id, least=16, wanted=16, prompt=50))
+    await ledger.settle("settled", None)
+    await ledger.void("voided")
+    assert ledger._held == {}
+    await ledger.close()
+
+
+async def test_after_two_quiet_days_nothing_is_left_but_the_namespaces():
+    clock, prefix = Clock(), next(_prefixes)
+    ledger = await steered(prefix, clock)
+    for hold_id in ("settled", "expired", "voided"):
+        await ledger.hold(ask(tokens(1_000), requests(60), width(3), hold_id=hold_id, expires_s=100))
+    await ledger.settle("settled", Usage(1, 1))
+    await ledger.void("voided")
+    await ledger.void("never-held")
+    clock.move(100)
+    assert len(await ledger.expire()) == 1
+    clock.move(2 * 86400)
+    await ledger.expire()
+    with shared_server().client() as client:
+        left = {key.decode().removeprefix(prefix) for key in client.keys(f"{prefix}*")}
+    assert left == {"{team1}", "{-}", "{-}/namespaces", "{clock}"}
     await ledger.close()
 
 

@@ -200,12 +200,14 @@ async def test_a_node_that_nobody_named_and_that_is_no_longer_needed_is_let_go(o
 async def test_a_replica_takes_over_and_counts_on_unless_it_had_not_received_all(own_servers, own_ledger, tmp_path, is_lost):
     namespace = NAMESPACES[0]
     primary = owner(own_servers, namespace)
-    with redis_replica(tmp_path / "replica", primary) as replica:
+    with redis_replica(tmp_path / "replica", own_servers, primary) as replica:
         await own_ledger.hold(asked(namespace))
         with primary.client() as client:
             assert client.wait(1, 5000) == 1
         if is_lost:
             replica.pause()
+            with primary.client() as client:
+                client.client_kill_filter(_type="replica")
             await own_ledger.hold(asked(namespace))
         primary.kill()
         if is_lost:
