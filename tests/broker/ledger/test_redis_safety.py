@@ -22,17 +22,26 @@ ROOT = Path(__file__).parents[3]
 CANARY = "canary-of-the-quota-store"
 
 
-@pytest.fixture
-def files(tmp_path):
-    return tls_files(tmp_path)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return tls_files(tmp_path_factory.mktemp("tls"))
 
 
-@pytest.fixture
-def server(tmp_path, files):
-    with redis_server(tmp_path, tls=files) as started:
-        with started.client() as admin:
-            admin.execute_command("ACL", "SETUSER", "broker", "on", f">{CANARY}", *LEAST_RIGHTS.split())
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory, files):
+    with redis_server(tmp_path_factory.mktemp("redis"), tls=files) as started:
         yield started
+
+
+@pytest.fixture
+def server(lasting):
+    """Empty, and with the broker's user as it should be."""
+    if lasting.child is None:
+        lasting.start()
+    with lasting.client() as admin:
+        admin.flushall()
+        admin.execute_command("ACL", "SETUSER", "broker", "reset", "on", f">{CANARY}", *LEAST_RIGHTS.split())
+    return lasting
 
 
 @pytest.fixture
