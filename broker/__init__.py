@@ -9,7 +9,7 @@ The path of one request. `pipeline.serve` walks it in this order.
     authorize      policy/               Identity and model to Grant; silence is no
     restrict       features.py           what agents of one provider account would share
     route          routing.py            a ready backend that speaks the caller's dialect
-    admit          quota.py, ledger/     hold what it may cost, for all quotas in one step
+    admit          admission.py, quota.py, ledger/  hold what it may cost, for all quotas in one step
     credential     credentials.py        looked up last, per attempt, kept nowhere
     forward        upstream.py           providers/ say how; the only file that calls a provider
     meter          metering.py, sse.py   what the provider billed
@@ -17,5 +17,7 @@ The path of one request. `pipeline.serve` walks it in this order.
     audit          audit.py              one line, whatever happened
 
 Where the rest comes from: objects/ and files.py read what people wrote, issuer.py is `broker dev`'s SPIFFE authority,
-wiring.py builds and closes everything, cli.py has the commands.
+admin_door.py and usage/ are the operator's way to what was used,
+herald.py tells refusals as Events of the cluster, controller/ writes into the objects' status what became of them,
+wiring.py builds and closes everything, cli.py has the commands, plugin/ those of kubectl.
 """

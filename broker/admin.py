@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 PATIENCE_S: Final = 15.0  # for a request's head, and between two requests
 LINE_BYTES: Final = 2048
 BACKLOG: Final = 64
+REMARKS: Final = 100
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -24,12 +25,20 @@ class Admin:
     """`/healthz`, `/readyz` and `/metrics`.
 
     why_not_ready: sentences that say what is wrong and what to do; none when requests can be served.
+    remarks: what is wrong besides, and keeps no request from being served.
     patience_s: after so long without a whole request head the connection is closed.
     """
 
-    def __init__(self, registry: CollectorRegistry, why_not_ready: Callable[[], list[str]], patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        why_not_ready: Callable[[], list[str]],
+        remarks: Callable[[], list[str]] = list,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._registry = registry
         self._why_not_ready = why_not_ready
+        self._remarks = remarks
         app = web.Application(middlewares=[_plain], client_max_size=1)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -68,9 +77,10 @@ class Admin:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         reasons = self._why_not_ready()
+        remarks = "".join(f"remark: {remark}\n" for remark in self._remarks()[:REMARKS])
         if reasons:
-            return web.Response(status=503, text="".join(f"not ready: {reason}\n" for reason in reasons))
-        return web.Response(text="ready\n")
+            return web.Response(status=503, text="".join(f"not ready: {reason}\n" for reason in reasons) + remarks)
+        return web.Response(text="ready\n" + remarks)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

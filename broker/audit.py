@@ -27,6 +27,7 @@ from typing import Final, Literal, Protocol, Self
 
 import msgspec
 
+from broker.adjustment import Adjusted
 from broker.errors import Unavailable
 from broker.grant import PolicyRef
 
@@ -50,6 +51,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind"
     would_refuse: codes that rules in Shadow mode would have refused with.
     held_tokens: the hold, prompt bound and granted output together.
     estimated: nobody reported a final usage, so the whole hold was spent, and the token figures are that bound.
+    cost_microusd: what it costs, in millionths of a US dollar; None without a price. Estimated as the tokens are.
     first_byte_ms: from the request's first byte to the first byte of the provider's answer; None when there was none.
     """
 
@@ -73,6 +75,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind"
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cost_microusd: int | None = None
     estimated: bool = False
     first_byte_ms: float | None = None
     total_ms: float = 0.0
@@ -101,6 +104,7 @@ class Expired(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     exchange: str
     spiffe_id: str
     tokens: int
+    cost_microusd: int = 0
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="lost"):
@@ -110,7 +114,7 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="los
     lines: int
 
 
-Record = Line | Start | Stop | Expired | Lost
+Record = Line | Start | Stop | Expired | Lost | Adjusted
 
 
 class _Link(msgspec.Struct, frozen=True):

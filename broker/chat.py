@@ -11,12 +11,13 @@ class Usage:
 
     input_tokens: all prompt tokens, cache reads and writes included.
     output_tokens: all generated tokens, reasoning included.
-    cached_tokens: the part of input_tokens that was read from a cache.
+    cached_tokens, cache_write_tokens: the parts of input_tokens that were read from a cache, or written to one.
     """
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker import config
+from broker.usage import command as usage
 
+PROBE_S: Final = 2.0
 USAGE = 2  # the exit code of a command that was called wrongly
 M_TRIM_THRESHOLD: Final = -1  # malloc.h
 M_MMAP_THRESHOLD: Final = -3
@@ -22,15 +25,18 @@ TRIM_BYTES: Final = 4 << 20
 DESCRIPTORS: Final = 65_536  # each agent's gateway costs one, each provider's connection another
 Command = Callable[[Mapping[str, Any], Mapping[str, str]], int]
 
-_REVIEW = tuple(
+REVIEW = tuple(
     switch
     for switch in config.SERVE
     if switch.flag in ("--namespace", "--shared-model-namespaces", "--allow-inline-credentials", "--plain-http-hosts", "--allow-hosts")
 )
 
+_PORT = next(switch for switch in config.GATEWAY if switch.flag == "--port")
+
 _EPILOG = {
     "serve": "Runs one broker replica. It serves when it has an SVID, its objects and its quota store; /readyz says what is missing.",
     "gateway": "Runs the local gateway of one agent pod: plain HTTP on loopback in, mutual TLS to the broker out.",
+    "controller": "Writes into each object's status what the brokers make of it, with what was used. One of several leads. Needs no SVID.",
     "dev": "Runs everything on one machine, without a cluster: an in-process SPIFFE issuer, the broker with real mutual TLS, "
     "SQLite quotas, and one local gateway per --workload.",
 }
@@ -56,28 +62,41 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     for name, switches, help_text in (
         ("serve", config.SERVE, "run a broker replica"),
         ("gateway", config.GATEWAY, "run the local gateway of an agent pod"),
+        ("controller", config.CONTROLLER, "write the status of the objects of a Kubernetes cluster"),
         ("dev", config.DEV, "run everything on one machine, no cluster"),
     ):
         command = commands.add_parser(name, help=help_text, description=_EPILOG[name], formatter_class=argparse.RawDescriptionHelpFormatter)
         for switch in switches:
-            _add(command, switch)
+            add_switch(command, switch)
         if name == "dev":
             command.add_argument("--print-env", metavar="SPIFFE_ID", help="print what the webhook would inject for this workload, and exit")
-    check = commands.add_parser("check", help="validate objects in files: all errors at once, with file, line and column")
-    check.add_argument("-f", "--file", metavar="PATH", action="append", required=True, help="a file or a folder; repeatable")
+    check = commands.add_parser("check", help="validate objects: all errors at once, in files with file, line and column")
     _output(check)
     explain = commands.add_parser("explain", help="would this identity get this model, and why (exit code 0 = yes, 3 = no)")
     explain.add_argument("--identity", metavar="SPIFFE_ID", required=True)
     explain.add_argument("--model", metavar="MODEL", required=True, help="the name that the agent asks for")
-    explain.add_argument("-f", "--file", metavar="PATH", action="append", required=True, help="a file or a folder; repeatable")
     _output(explain)
     for command in (check, explain):
-        for switch in _REVIEW:
-            _add(command, switch)
-    return parser, {"serve": serve, "gateway": gateway, "dev": dev, "check": check_files, "explain": explain_decision}
+        command.add_argument("-f", "--file", metavar="PATH", action="append", help="a file or a folder; repeatable")
+        for switch in (*config.CLUSTER, *REVIEW):
+            add_switch(command, switch)
+    usage.add(commands.add_parser)
+    probe_it = commands.add_parser("probe", help="does the local gateway of this pod listen (exit code 0 = yes, 1 = no)")
+    add_switch(probe_it, _PORT)
+    return parser, {
+        "serve": serve,
+        "gateway": gateway,
+        "controller": controller,
+        "dev": dev,
+        "check": check_files,
+        "explain": explain_decision,
+        "usage": usage.run,
+        "probe": probe,
+    }
 
 
-def _add(command: argparse.ArgumentParser, switch: config.Switch) -> None:
+def add_switch(command: argparse.ArgumentParser, switch: config.Switch) -> None:
+    """Let a command take it."""
     if switch.many:
         command.add_argument(switch.flag, metavar=switch.metavar, help=_describe(switch), dest=switch.name, action="append")
     elif switch.read is config.yes_or_no:  # the flag alone means true
@@ -144,6 +163,24 @@ def gateway(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     return _run(lambda stop: local_gateway.run(settings, stop))
 
 
+def probe(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    """For the kubelet, which cannot get to a loopback that is not its own."""
+    try:
+        socket.create_connection(("127.0.0.1", _PORT.value(args["port"], environ)), PROBE_S).close()
+    except OSError:
+        return 1
+    return 0
+
+
+def controller(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    from broker.controller import running  # noqa: PLC0415
+
+    values = _values(config.CONTROLLER, args, environ)
+    _log_to_stderr(values)
+    settings = config.ControllerSettings(environ=environ, **values)
+    return _run(lambda stop: running.run(settings, stop))
+
+
 def dev(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     from broker import dev as machine  # noqa: PLC0415
 
@@ -162,6 +199,7 @@ def dev(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
             spiffe_endpoint_socket=endpoint,
             audit=str(state / "audit.jsonl"),
             quota_store=f"sqlite:///{(state / 'quota.sqlite').resolve()}",
+            admin_socket=machine.admin_socket(state),
             **values,
         )
 
@@ -172,22 +210,45 @@ def dev(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
 def check_files(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     from broker import review  # noqa: PLC0415
 
-    return review.check([Path(path) for path in args["file"]], _policy_settings(args, environ), environ, args["output"], sys.stdout)
+    return review.check(_reader(args, environ), policy_settings(args, environ), args["output"], sys.stdout)
 
 
 def explain_decision(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     from broker import review  # noqa: PLC0415
 
     question = review.Question(args["identity"], args["model"])
-    return review.explain(
-        question, [Path(path) for path in args["file"]], _policy_settings(args, environ), environ, args["output"], sys.stdout
-    )
+    return review.explain(question, _reader(args, environ), policy_settings(args, environ), args["output"], sys.stdout)
 
 
-def _policy_settings(args: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+def _reader(args: Mapping[str, Any], environ: Mapping[str, str]) -> Callable[[], Any]:
+    """What reads the objects: of the files that were named, else of --resources."""
+    from broker import files, logs  # noqa: PLC0415
+
+    where = _values(config.CLUSTER, args, environ)
+    if args["file"] or where["resources"] not in (None, "kubernetes"):
+        return files.Folder([Path(path) for path in args["file"] or (where["resources"],)], environ).read
+    if where["resources"] is None:
+        raise config.ConfigError("say where the objects are: -f PATH, or --resources kubernetes")
+    from broker.kube import connection, once, source  # noqa: PLC0415
+
+    own = policy_settings(args, environ)
+    scope = source.Scope.of(own.namespace, own.shared_namespaces, where["namespaces"])
+    logs.configure(sys.stderr, tuple, "error", "text")
+
+    def read() -> Any:
+        try:
+            return once.read_once(where["kubeconfig"], environ, scope)
+        except connection.NoCluster as wrong:
+            raise config.ConfigError(str(wrong)) from wrong
+
+    return read
+
+
+def policy_settings(args: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    """What the operator said, as policy has it."""
     from broker import addresses, policy  # noqa: PLC0415
 
-    values = _values(_REVIEW, args, environ)
+    values = _values(REVIEW, args, environ)
     return policy.Settings(
         namespace=values["namespace"],
         shared_namespaces=values["shared_model_namespaces"],

@@ -9,6 +9,7 @@ from typing import Any, Final
 from broker.names import ADMIN_PORT, BROKER_PORT, GATEWAY_PORT, PORT_MAX
 
 ENV_PREFIX: Final = "BROKER_"
+STALENESS_MIN_S: Final = 120.0
 
 
 class ConfigError(ValueError):
@@ -22,6 +23,7 @@ class Switch:
     default: text, read like any other; None = required, unless `optional`.
     many: repeatable; in the environment variable the entries are separated by commas.
     aliases: further environment variables that are read after BROKER_….
+    prefix: of its own variable; the webhook's is another.
     """
 
     flag: str
@@ -32,6 +34,7 @@ class Switch:
     many: bool = False
     optional: bool = False
     aliases: tuple[str, ...] = ()
+    prefix: str = ENV_PREFIX
 
     @property
     def name(self) -> str:
@@ -39,7 +42,7 @@ class Switch:
 
     @property
     def variable(self) -> str:
-        return ENV_PREFIX + self.name.upper()
+        return self.prefix + self.name.upper()
 
     def value(self, given: list[str] | str | None, environ: Mapping[str, str]) -> Any:
         """The command line wins over the environment, the environment over the default.
@@ -126,6 +129,23 @@ def trust_bundle(text: str) -> TrustBundle:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleConfigMap:
+    """Where in the cluster the trust bundle of a trust domain is."""
+
+    trust_domain: str
+    namespace: str
+    name: str
+
+
+def bundle_configmap(text: str) -> BundleConfigMap:
+    domain, equals, place = text.partition("=")
+    namespace, slash, name = place.partition("/")
+    if not equals or not domain or not slash or not namespace or not name or "/" in name:
+        raise ValueError(f"{text!r} is not TRUST_DOMAIN=NAMESPACE/NAME")
+    return BundleConfigMap(domain, namespace, name)
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     spiffe_id: str
     port: int
@@ -142,20 +162,58 @@ def csv(text: str) -> tuple[str, ...]:
     return tuple(entry.strip() for entry in text.split(",") if entry.strip())
 
 
-_RESOURCES = Switch("--resources", "DIR", "folder of YAML files with the objects, watched for changes", read=Path)
+def resources(text: str) -> Path | None:
+    """The folder of the objects; None = they are in the cluster. A folder called kubernetes is ./kubernetes."""
+    return None if text == "kubernetes" else Path(text)
+
+
+def staleness(text: str) -> float:
+    longest_s = duration(text)
+    if longest_s < STALENESS_MIN_S:
+        raise ValueError(f"{text} is less than 2m: of a quiet cluster one hears about once a minute")
+    return longest_s
+
+
+_RESOURCES = Switch(
+    "--resources",
+    "kubernetes|DIR",
+    "where the objects are: the cluster (docs/kubernetes.md), or a folder of YAML files; watched for changes",
+    read=resources,
+)
+_NAMESPACES: Final = Switch("--namespaces", "A,B|*", "namespaces whose objects are read, besides its own; * = all", "", csv)
+_KUBECONFIG: Final = Switch(
+    "--kubeconfig",
+    "FILE",
+    "credentials for the API server; without it those of the pod's service account",
+    optional=True,
+    aliases=("KUBECONFIG",),
+)
 _SOCKET = Switch(
     "--spiffe-endpoint-socket",
     "unix:///PATH",
     "the SPIFFE Workload API that gives this process its SVID",
     aliases=("SPIFFE_ENDPOINT_SOCKET",),
 )
+_BUNDLE_CONFIGMAP: Final = Switch(
+    "--trust-bundle-configmap",
+    "TD=NS/NAME",
+    "the ConfigMap with the CA certificates of a trust domain, as SPIRE writes it; repeatable",
+    read=bundle_configmap,
+    many=True,
+)
 _LOG = (
     Switch("--log-level", "LEVEL", "debug, info, warning or error", "info"),
     Switch("--log-format", "FORMAT", "json or text; auto = text on a terminal", "auto"),
 )
+_ADMIN_DOOR: Final = (
+    Switch("--admin-socket", "PATH", "a Unix socket for broker usage: for the broker's own user and root alone", read=Path, optional=True),
+    Switch("--admin-mtls", "HOST:PORT", "where --admin-identities may use broker usage over mutual TLS", read=address, optional=True),
+    Switch("--admin-identities", "SPIFFE_ID,…", "who may, whatever the policies say of them", "", csv),
+)
 _BROKER: Final = (
     Switch("--listen", "HOST:PORT", "where the mutual TLS door listens", f":{BROKER_PORT}", address),
     Switch("--admin", "HOST:PORT", "where /healthz, /readyz and /metrics listen", f"127.0.0.1:{ADMIN_PORT}", address),
+    *_ADMIN_DOOR,
     Switch("--audit", "FILE|-", "where audit lines go; - is the standard output", "-"),
     Switch(
         "--audit-key-file",
@@ -201,7 +259,24 @@ _BROKER: Final = (
     Switch("--max-connections", "N", "connections from gateways at a time", "2048", count),
 )
 
-SERVE: Final = (_RESOURCES, _SOCKET, *_BROKER, *_LOG)
+CLUSTER: Final = (  # for commands that answer and end
+    Switch("--resources", "kubernetes|DIR", "where the objects are, when no -f says it", optional=True),
+    _NAMESPACES,
+    _KUBECONFIG,
+)
+_CLUSTER: Final = (
+    _NAMESPACES,
+    _KUBECONFIG,
+    Switch(
+        "--max-staleness",
+        "DURATION",
+        "with --resources kubernetes: refuse (503) when nothing was heard of a namespace for so long, at least 2m; without it never",
+        read=staleness,
+        optional=True,
+    ),
+    _BUNDLE_CONFIGMAP,
+)
+SERVE: Final = (_RESOURCES, _SOCKET, *_CLUSTER, *_BROKER, *_LOG)
 GATEWAY: Final = (
     Switch("--broker", "HOST:PORT", "the broker; repeatable, all addresses of a name are used", read=address, many=True),
     Switch("--broker-spiffe-id", "ID", "who the broker must be, checked before a byte of a prompt leaves"),
@@ -212,6 +287,7 @@ GATEWAY: Final = (
     *_LOG,
 )
 _NOT_IN_DEV: Final = (
+    *("--admin-socket", "--admin-mtls", "--admin-identities"),
     *("--listen", "--audit", "--quota-store", "--quota-prefix", "--allow-insecure-quota-store", "--namespace", "--max-connections"),
 )
 DEV: Final = (
@@ -228,12 +304,52 @@ DEV: Final = (
     *_LOG,
 )
 
+_OF_A_BROKER: Final = (
+    *("--namespace", "--shared-model-namespaces", "--allow-hosts", "--plain-http-hosts", "--allow-inline-credentials"),
+    *("--quota-prefix", "--allow-insecure-quota-store", "--quota-deadline", "--admin"),
+)
+CONTROLLER: Final = (
+    _NAMESPACES,
+    _KUBECONFIG,
+    Switch("--quota-store", "URL", "the store that the brokers share; without it statuses say nothing of usage", "", str),
+    Switch("--lease-name", "NAME", "the Lease by which one of several controllers leads", "broker-controller"),
+    _BUNDLE_CONFIGMAP,
+    *(s for s in _BROKER if s.flag in _OF_A_BROKER),
+    *_LOG,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """What a controller was told, as BrokerSettings has it of a broker."""
+
+    namespace: str
+    namespaces: tuple[str, ...]
+    admin: Address
+    kubeconfig: str | None = None
+    quota_store: str = ""
+    quota_deadline: float = 0.25
+    quota_prefix: str = "aiaccess/"
+    allow_insecure_quota_store: bool = False
+    lease_name: str = "broker-controller"
+    trust_bundle_configmap: tuple[BundleConfigMap, ...] = ()
+    shared_model_namespaces: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    plain_http_hosts: tuple[str, ...] = ()
+    allow_inline_credentials: bool = False
+    log_level: str = "info"
+    log_format: str = "auto"
+    environ: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """What a running broker was told. Field names are the switches'; durations in seconds, sizes in bytes."""
+    """What a running broker was told. Field names are the switches'; durations in seconds, sizes in bytes.
 
-    resources: Path
+    resources: a folder; None = the Kubernetes API.
+    """
+
+    resources: Path | None
     spiffe_endpoint_socket: str
     listen: Address
     admin: Address
@@ -243,10 +359,14 @@ class BrokerSettings:
     quota_deadline: float = 0.25
     quota_prefix: str = "aiaccess/"
     allow_insecure_quota_store: bool = False
+    namespaces: tuple[str, ...] = ()
+    kubeconfig: str | None = None
+    max_staleness: float | None = None
     shared_model_namespaces: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     plain_http_hosts: tuple[str, ...] = ()
     trust_bundle: tuple[TrustBundle, ...] = ()
+    trust_bundle_configmap: tuple[BundleConfigMap, ...] = ()
     allow_inline_credentials: bool = False
     read_on_after_hangup: float = 0.0
     drain: float = 25.0
@@ -254,6 +374,9 @@ class BrokerSettings:
     max_bodies: int = 64 << 20
     max_connections: int = 2048
     audit_key_file: Path | None = None
+    admin_socket: Path | None = None
+    admin_mtls: Address | None = None
+    admin_identities: tuple[str, ...] = ()
     log_level: str = "info"
     log_format: str = "auto"
     environ: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)  # for ${env:…} in Secrets

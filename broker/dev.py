@@ -21,6 +21,7 @@ from broker import local_gateway, logs, sdk_env, wiring
 from broker.config import Address, BrokerSettings, ConfigError, Workload
 from broker.identity import InvalidSpiffeId, parse_spiffe_id
 from broker.issuer import Issuer
+from broker.svids import SOCKET_PATH_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,15 @@ def socket_folder(state: Path, closing: AsyncExitStack) -> Path:
     if len(bytes(folder)) <= SOCKET_FOLDER_BYTES:
         return folder
     return Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))
+
+
+def admin_socket(state: Path) -> Path | None:
+    """Where `broker usage` reaches the broker; nowhere when the state folder's path is too long for a socket."""
+    path = state.resolve() / "admin.sock"
+    if len(bytes(path)) <= SOCKET_PATH_BYTES:
+        return path
+    log.warning("no_admin_socket", extra={"reason": f"{path} is too long for a socket: choose a shorter --state"})
+    return None
 
 
 def write_run(state: Path, ports: Mapping[str, int], key: str) -> None:

@@ -12,9 +12,11 @@ from broker.dialects import Dialect, Question
 from broker.errors import BrokerError
 from broker.grant import Backend, Grant
 from broker.identity import Identity
+from broker.money import Rates
 from broker.quota import Held
 
 NOTHING: Final = Usage(0, 0)
+UNBILLED: Final = Usage(0, 0)  # of an attempt that nobody bills: the request counts, tokens do not, and it costs nothing
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -43,6 +45,7 @@ class Exchange:
     grant: Grant = field(init=False)
     candidates: tuple[Backend, ...] = ()
     backend: Backend = field(init=False)
+    rates: Rates | None = None  # what any of the candidates bills at most; None = one of them has no price
     demand: Demand = field(init=False)
     hold_id: str = ""  # the open one's
     held: Held = field(init=False)
@@ -50,6 +53,7 @@ class Exchange:
     # forward, meter
     tried: list[Backend] = field(default_factory=list[Backend])  # one for each attempt
     spent: Usage | None = None  # holds of earlier attempts, which the provider may have billed
+    spent_microusd: int = 0
     usage: Usage | None = None  # final, or None while nobody knows
     sent: bool = False  # bytes may have reached a provider under the open hold
     first_byte_s: float | None = None
@@ -77,6 +81,23 @@ class Exchange:
         if was is None or now is None:
             return was or now
         return Usage(was.input_tokens + now.input_tokens, was.output_tokens + now.output_tokens, was.cached_tokens + now.cached_tokens)
+
+    def cost(self) -> int | None:
+        """Micro-dollars that the open hold was billed, at the price of the backend that answered; None where nobody knows."""
+        if self.usage is None or self.usage is UNBILLED:
+            return None if self.usage is None else 0
+        return self.backend.price.cost(self.usage) if self.backend.price else None
+
+    def charged_microusd(self) -> int | None:
+        """As charged, of money; None where nobody knows a price."""
+        if not self.sent:
+            return self.spent_microusd if self.rates else None
+        now = self.cost()
+        if now is None:
+            if self.rates is None:
+                return None
+            now = self.rates.microusd(self.demand.prompt_bound, self.held.granted_output)
+        return self.spent_microusd + now
 
     def record(self, now_s: float) -> Line:
         """The audit line of whatever facts are known: a request that stopped half way shows how far it came."""
@@ -107,6 +128,7 @@ class Exchange:
             input_tokens=charged.input_tokens,
             output_tokens=charged.output_tokens,
             cached_tokens=charged.cached_tokens,
+            cost_microusd=self.charged_microusd(),
             estimated=self.spent is not None or (self.sent and self.usage is None),
             first_byte_ms=None if self.first_byte_s is None else round((self.first_byte_s - self.began_s) * 1000, 3),
             total_ms=round((now_s - self.began_s) * 1000, 3),

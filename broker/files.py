@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -76,7 +76,17 @@ class Folder:
             raise Unreadable(problems)
         return collect(documents)
 
-    async def changes(self, poll_s: float = POLL_S) -> AsyncIterator[Resources]:
+    def why_not_ready(self) -> list[str]:
+        """Nothing: what was read at the start is enough."""
+        return []
+
+    def remarks(self) -> list[str]:
+        return []
+
+    def stale_s(self) -> dict[tuple[str, str], float]:
+        return {}
+
+    async def changes(self, poll_s: float = POLL_S) -> AsyncGenerator[Resources]:
         """The objects after each change, for as long as one asks. A change that cannot be read is logged, and yields nothing."""
         while True:
             await asyncio.sleep(poll_s)

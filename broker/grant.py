@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Literal
 
 from broker.credentials import SecretRef
+from broker.money import Price, dollars
 
 
 class Unit(StrEnum):
@@ -14,6 +15,7 @@ class Unit(StrEnum):
     OUTPUT_TOKENS = "output_tokens"
     TOTAL_TOKENS = "total_tokens"
     REQUESTS = "requests"
+    USD = "usd"
     CONCURRENT = "concurrent"
 
 
@@ -42,7 +44,7 @@ class Budget:
 
     counter: the counter's name without its window: `{namespace}/<kind>/<policy>/<quota or model>/<unit>/<per>/<scope>/<identity or ->`
         (design.md, "Quota"; the braces are literal, they are the Redis hash tag).
-    limit: tokens, requests, or exchanges at once.
+    limit: tokens, requests, micro-dollars, or exchanges at once.
     per: None with CONCURRENT only.
     shadow: counted and recorded; never refuses, clamps or shows in rate-limit headers.
     strict: prompts are bounded by bytes even when counting tokens would fit more.
@@ -56,6 +58,11 @@ class Budget:
     shadow: bool = False
     strict: bool = False
     cut_off: bool = False
+
+    @property
+    def amount(self) -> str:
+        """The limit as people write it."""
+        return f"{dollars(self.limit)} USD" if self.unit is Unit.USD else str(self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +115,16 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A provider and the real model there. Ready ones only ever reach a Grant."""
+    """A provider and the real model there. Ready ones only ever reach a Grant.
+
+    price: None = nobody said what it bills.
+    """
 
     provider: Provider
     model: str
     priority: int = 0
     weight: int = 1
+    price: Price | None = None
 
 
 # Why an attempt came to nothing: the status of a complete answer; no connection, so that nothing was sent; the connection ended,
@@ -141,8 +152,8 @@ class Grant:
     """What one identity may do with one model, under one snapshot. There is no Denial twin: a no is raised.
 
     model: the virtual model's own name, without a namespace in front.
-    backends: the ready ones, by priority; empty = none is ready.
-    configured: kinds of all backends, ready or not, to tell "cannot say this" (422) from "not ready" (503).
+    backends: the ready ones that may be asked, by priority; empty = none is ready.
+    configured: kinds of all that may be asked, ready or not, to tell "cannot say this" (422) from "not ready" (503).
     policies: every policy that matched, Deny and Shadow ones included, for audit.
     granting: those that grant (their usage is tallied per identity).
     would_refuse: codes that shadow rules would have refused with.

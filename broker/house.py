@@ -18,6 +18,9 @@ from broker.telemetry import Telemetry
 from broker.upstream import Upstream
 
 
+def _tell_nobody(_identity: Identity, _code: str, _model: str) -> None: ...
+
+
 class Caller(Protocol):
     """The door's end of one exchange: where the answer goes. Writing to a caller that has gone does nothing."""
 
@@ -47,6 +50,8 @@ class House:
     now_s: Callable[[], float]  # monotonic
     wall_s: Callable[[], float]
     router: Router
+    on_refusal: Callable[[Identity, str, str], None] = _tell_nobody  # identity, code, model as the caller wrote it
     read_on_s: float = 0.0
-    draining: bool = False
+    leaving: bool = False  # being stopped: not ready any more
+    draining: bool = False  # and takes no new request either
     exchanges: set[Exchange] = field(default_factory=set[Exchange])

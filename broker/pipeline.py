@@ -8,40 +8,33 @@ A door carries bytes to `serve` and back; it decides nothing.
 import asyncio
 import logging
 import math
-from dataclasses import replace
 from typing import Final
 
-from broker import features, model_list, providers, upstream
-from broker.chat import Header, Usage
+from broker import admission, features, model_list, providers, upstream
+from broker.chat import Header
 from broker.dialects import METHODS, ROUTES
 from broker.errors import (
     BrokerError,
     Busy,
-    ExceedsQuota,
     Forbidden,
     Internal,
     MethodNotAllowed,
     NoBackend,
-    QuotaExhausted,
     TooSlow,
-    Unavailable,
     Unidentified,
     UnknownRoute,
     Untranslatable,
 )
-from broker.exchange import Exchange
+from broker.exchange import UNBILLED, Exchange
 from broker.house import Caller, House
 from broker.http1.reply import CLOSE
 from broker.metering import CutOff, Gauge
 from broker.names import CLAMP_HEADER, EXCHANGE_HEADER, MODELS_PATH, SOURCE_HEADER
-from broker.quota import Ask, Held
 from broker.upstream import Answer, Failed
 
 log = logging.getLogger(__name__)
 
 OK: Final = 200
-UNBILLED: Final = Usage(0, 0)  # the request counts, tokens do not
-HOLD_MARGIN_S: Final = 60.0  # after the last deadline of an exchange nobody settles it any more
 JSON: Final = (b"content-type", b"application/json")
 EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 PIECE_BYTES: Final = 256 << 10  # a larger answer is in memory once, not once more for the caller
@@ -66,7 +59,7 @@ async def serve(x: Exchange, house: House, caller: Caller) -> None:
         refuse(x, caller, Internal(f"the broker failed; its operator finds this exchange as {x.id}"))
     finally:
         house.exchanges.discard(x)
-        settle(x, house)
+        admission.settle(x, house)
         write_down(x, house)
 
 
@@ -86,7 +79,7 @@ async def answer(x: Exchange, house: House, caller: Caller) -> None:
     x.ends_s = x.began_s + x.grant.max_stream_s
     features.require(x.question.features | x.dialect.features_of_headers(x.headers), x.grant.features)
     route(x, house)
-    await admit(x, house)
+    await admission.admit(x, house)
     await forwarded(x, house, caller)
 
 
@@ -113,40 +106,6 @@ def route(x: Exchange, house: House) -> None:
             "no provider of this model is ready; the owner of its AIRoutingPolicy finds the reason in its status", retry_after_s=1
         )
     raise Untranslatable(f"no provider of this model speaks {x.dialect.NAME}; call it with the SDK of a dialect that one of them speaks")
-
-
-async def admit(x: Exchange, house: House) -> None:
-    """Hold what this may cost at most, under an id of its own for each hold. One whose answer did not reach us is voided."""
-    x.demand = x.question.demand(x.grant.default_output_tokens, x.grant.max_output_tokens)
-    x.hold_id = f"{x.id}.{len(x.tried)}" if x.tried else x.id
-    ask = Ask(
-        hold_id=x.hold_id,
-        identity=x.identity.spiffe_id,
-        policies=x.grant.granting,
-        budgets=x.grant.budgets,
-        demand=x.demand,
-        expires_s=x.grant.max_stream_s + HOLD_MARGIN_S,
-        requests=0 if x.tried else 1,
-    )
-    try:
-        x.held = await held(x, house, ask)
-    except (Unavailable, asyncio.CancelledError):
-        house.settler.void(x.hold_id)
-        raise
-    x.held_tokens += x.demand.prompt_bound + x.held.granted_output
-
-
-async def held(x: Exchange, house: House, ask: Ask) -> Held:
-    """By the prompt's bytes, which are free; only where these are too many, by a count of its tokens."""
-    try:
-        return await house.ledger.hold(ask)
-    except (ExceedsQuota, QuotaExhausted) as refusal:
-        vocabularies = {providers.vocabulary(backend) for backend in x.candidates}
-        bound = await house.counting.bound(x.demand.prompt_bound, refusal.prompt_room, x.question.texts, vocabularies)
-        if bound is None:
-            raise
-    x.demand = replace(x.demand, prompt_bound=bound)
-    return await house.ledger.hold(replace(ask, demand=x.demand))
 
 
 async def forwarded(x: Exchange, house: House, caller: Caller) -> None:
@@ -213,7 +172,7 @@ async def ask(x: Exchange, house: House, caller: Caller) -> None:
         if got.status != OK:
             raise await upstream.refused(to, got)
         if x.question.streaming:
-            await stream(x, caller, got, await gauge(x, house))
+            await stream(x, caller, got, await admission.gauge(x, house))
         else:
             await whole(x, caller, got)
     finally:
@@ -236,14 +195,6 @@ async def whole(x: Exchange, caller: Caller, got: Answer) -> None:
                 await caller.room()
         caller.end()
     x.code = "answered"
-
-
-async def gauge(x: Exchange, house: House) -> Gauge | None:
-    """For a quota with a cut-off: what ends the stream of a provider that does not keep to its limit."""
-    for budget in x.grant.budgets:
-        if budget.cut_off and not budget.shadow:
-            return await house.counting.gauge(x.bound(), providers.vocabulary(x.backend))
-    return None
 
 
 async def stream(x: Exchange, caller: Caller, got: Answer, ceiling: Gauge | None) -> None:
@@ -284,12 +235,11 @@ async def another(x: Exchange, house: House, failed: Failed) -> bool:
         return False
     x.backend, wait_s = found
     if failed.billable:
-        house.settler.settle(x.hold_id, None)
-        x.spent, x.sent = x.charged(), False
+        admission.spend(x, house)
     await asyncio.sleep(wait_s)  # also where that is 0: the settlement goes first, so that a CONCURRENT lease is free
     if failed.billable:
         try:
-            await admit(x, house)
+            await admission.admit(x, house)
         except BrokerError:
             return False  # no new hold, no retry
     return True
@@ -347,16 +297,6 @@ def list_models(x: Exchange, house: House, caller: Caller) -> None:
     caller.whole(OK, [JSON, (EXCHANGE_HEADER, x.id.encode())], body)
 
 
-def settle(x: Exchange, house: House) -> None:
-    """Once per hold: what was billed; all of it where nobody can know; nothing where nothing was sent."""
-    if not x.hold_id:
-        return
-    if x.sent:
-        house.settler.settle(x.hold_id, x.usage)
-    else:
-        house.settler.void(x.hold_id)
-
-
 def write_down(x: Exchange, house: House) -> None:
     """The audit line, the figures, and the policies' own count of refusals."""
     now_s = house.now_s()
@@ -367,6 +307,7 @@ def write_down(x: Exchange, house: House) -> None:
     house.telemetry.exchange_done(identity, granted, x.code, x.charged(), now_s - x.began_s, first_byte_s)
     if identity is not None and x.code not in NO_REFUSALS:
         house.settler.deny(house.snapshot().names_identity(identity), identity.spiffe_id)
+        house.on_refusal(identity, x.code, x.question.model if hasattr(x, "question") else "")
 
 
 NO_REFUSALS: Final = frozenset(("answered", "listed", "caller_left", "cut_off"))

@@ -12,15 +12,17 @@ from functools import lru_cache
 from math import ceil
 from typing import Final, NamedTuple, Protocol
 
+from broker.adjustment import Adjustment, Balance, Look
 from broker.chat import Demand, Usage
 from broker.errors import ConcurrencyFull, ExceedsQuota, QuotaExhausted
 from broker.grant import Budget, Per, PolicyRef, Unit
+from broker.money import MOST_MICROUSD, Rates
 
 LEASE_S: Final = 30.0  # how long a CONCURRENT hold counts without a sign of life
 RENEW_S: Final = 10.0  # how often its holder gives one: two may be lost
 
 _CONCURRENCY_RETRY_S: Final = 1.0
-_PROMPTED: Final = frozenset({Unit.TOTAL_TOKENS, Unit.INPUT_TOKENS})  # units that a shorter prompt takes less of
+_PROMPTED: Final = frozenset({Unit.TOTAL_TOKENS, Unit.INPUT_TOKENS, Unit.USD})  # units that a shorter prompt takes less of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +34,38 @@ class Allowance:
     reset_s: float
 
 
+class Spending(NamedTuple):
+    """What one exchange takes, or may take."""
+
+    input_tokens: int
+    output_tokens: int
+    requests: int
+    microusd: int
+
+    def of(self, unit: Unit) -> int:
+        """What a budget of this unit loses."""
+        if unit is Unit.TOTAL_TOKENS:
+            return self.input_tokens + self.output_tokens
+        if unit is Unit.INPUT_TOKENS:
+            return self.input_tokens
+        if unit is Unit.OUTPUT_TOKENS:
+            return self.output_tokens
+        if unit is Unit.USD:
+            return self.microusd
+        return self.requests if unit is Unit.REQUESTS else 1
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What is asked of the store, for all budgets of one request in one atomic step.
 
-    identity, policies: whose hourly tallies (tokens, requests) this exchange adds to.
+    identity, policies: whose hourly tallies (tokens, requests, money) this exchange adds to.
     budgets: no counter twice.
     expires_s: seconds from now after which the hold, when nobody settled it, counts as spent. (The lease of a CONCURRENT
         budget has its own, LEASE_S, and is renewed.)
     requests: 1; 0 for a further attempt of an exchange that was already counted.
+    rates: what any backend that may answer bills at most. None = one of them has no price: what costs nobody knows what fits no
+        budget of money.
     """
 
     hold_id: str
@@ -50,6 +75,12 @@ class Ask:
     demand: Demand
     expires_s: float
     requests: int = 1
+    rates: Rates | None = None
+
+    def bound(self, output_tokens: int) -> Spending:
+        """The most that the exchange takes with so much output."""
+        prompt, rates = self.demand.prompt_bound, self.rates
+        return Spending(prompt, output_tokens, self.requests, rates.microusd(prompt, output_tokens) if rates else MOST_MICROUSD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +107,12 @@ class Expired:
     hold_id: str
     identity: str
     tokens: int
+    cost_microusd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The last 24 hours of one identity under one policy, from hourly buckets."""
+    """The last 24 hours of one identity under one policy, from hourly buckets. What nobody knows the price of costs 0 here."""
 
     policy: str
     identity: str
@@ -88,6 +120,7 @@ class Tally:
     requests: int
     denied: int
     last_used: float
+    cost_microusd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +128,13 @@ class Reading:
     """One counter, by its name without the window, as it stands in its current window.
 
     For CONCURRENT: the leases alive now, and reset_s is 0.
+    credit: what an operator granted beyond the limit, for this window alone.
     """
 
     counter: str
     used: int
     reset_s: float
+    credit: int = 0
 
 
 class Ledger(Protocol):
@@ -118,8 +153,11 @@ class Ledger(Protocol):
         """
         ...
 
-    async def settle(self, hold_id: str, usage: Usage | None) -> int:
+    async def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None = None) -> int:
         """Spend what was used, give back the rest, free the lease. None = spend the whole hold. More than the hold is charged too.
+
+        `cost_microusd` is what that usage costs at the price of the backend that answered; None = nobody knows, so of money the hold
+        is spent.
 
         Idempotent, as the first of settle and void counts; an unknown id changes nothing. After expiry it changes nothing but adds the
         excess over the hold. Charged is the window of the hold, also when it is over.
@@ -150,6 +188,20 @@ class Ledger(Protocol):
     async def readings(self) -> tuple[Reading, ...]: ...
 
     async def open_holds(self) -> int: ...
+
+    async def balances(self, looks: Sequence[Look]) -> tuple[Balance, ...]:
+        """How these counters stand, in the same order. Not for CONCURRENT ones."""
+        ...
+
+    async def adjust(self, change: Adjustment) -> tuple[Balance, Balance]:
+        """Change one counter in its current window, in one atomic step. Not for CONCURRENT ones.
+
+        After Unavailable nobody knows whether it was changed: look.
+
+        Returns:
+            How it stood before, and how it stands now.
+        """
+        ...
 
     async def close(self) -> None: ...
 
@@ -182,17 +234,6 @@ def _window_of_minute(per: Per, minute: int) -> Window:
             return Window(f"{at:%Y-%m}", in_next.replace(day=1).timestamp())
 
 
-def cost(unit: Unit, input_tokens: int, output_tokens: int, requests: int) -> int:
-    """What one exchange takes from a budget of this unit."""
-    if unit is Unit.TOTAL_TOKENS:
-        return input_tokens + output_tokens
-    if unit is Unit.INPUT_TOKENS:
-        return input_tokens
-    if unit is Unit.OUTPUT_TOKENS:
-        return output_tokens
-    return requests if unit is Unit.REQUESTS else 1
-
-
 class Verdict(NamedTuple):
     """The yes of `grant`; each field as in Held."""
 
@@ -216,33 +257,38 @@ def grant(ask: Ask, used: Sequence[int], now: float) -> Verdict:
     Raises:
         ExceedsQuota, QuotaExhausted, ConcurrencyFull: as Ledger.hold.
     """
-    demand = ask.demand
-    prompt = demand.prompt_bound
-    granted = demand.wanted_output
-    least = min(demand.min_output, granted)
+    granted = ask.demand.wanted_output
+    least = min(ask.demand.min_output, granted)
+    needs = ask.bound(least)
     refused: list[tuple[str, Budget]] = []
     would_refuse: list[str] = []
     for budget, spent in zip(ask.budgets, used, strict=True):
         unit, left = budget.unit, budget.limit - spent
-        need = cost(unit, prompt, least, ask.requests)
+        need = needs.of(unit)
         if need > left and need:
             code = _refusal(budget, need)
             if not budget.shadow:
                 refused.append((code, budget))
             elif code not in would_refuse:
                 would_refuse.append(code)
-        elif not budget.shadow:
-            if unit is Unit.TOTAL_TOKENS:
-                granted = max(least, min(granted, left - prompt))
-            elif unit is Unit.OUTPUT_TOKENS:
-                granted = max(least, min(granted, left))
+        elif not budget.shadow and (room := _output_room(ask, unit, left)) is not None:
+            granted = max(least, min(granted, room))
     if refused:
         refusal = _refusal_of(refused, now)
         if not isinstance(refusal, ConcurrencyFull):
-            refusal.prompt_room = _prompt_room(ask, used, least, refused)
+            refusal.prompt_room = _prompt_room(ask, used, needs, refused)
         raise refusal
     tokens, requests = _allowances(ask, used, granted, now)
     return Verdict(granted, tokens, requests, tuple(would_refuse))
+
+
+def _output_room(ask: Ask, unit: Unit, left: int) -> int | None:
+    """The output tokens for which a budget has room beside the prompt; None where it does not limit them."""
+    if unit is Unit.TOTAL_TOKENS:
+        return left - ask.demand.prompt_bound
+    if unit is Unit.OUTPUT_TOKENS:
+        return left
+    return ask.rates.output_for(left, ask.demand.prompt_bound) if unit is Unit.USD and ask.rates else None
 
 
 def _refusal(budget: Budget, need: int) -> str:
@@ -264,27 +310,36 @@ def _refusal_of(refused: Sequence[tuple[str, Budget]], now: float) -> ExceedsQuo
     )
 
 
-def _prompt_room(ask: Ask, used: Sequence[int], least: int, refused: Sequence[tuple[str, Budget]]) -> int | None:
+def _prompt_room(ask: Ask, used: Sequence[int], needs: Spending, refused: Sequence[tuple[str, Budget]]) -> int | None:
     """The longest prompt that would have fitted; None where the prompt is not what was too much, or a budget takes bytes alone."""
     if any(budget.strict and not budget.shadow for budget in ask.budgets) or any(budget.unit not in _PROMPTED for _, budget in refused):
         return None
-    return min(
-        budget.limit - spent - cost(budget.unit, 0, least, 0)
-        for budget, spent in zip(ask.budgets, used, strict=True)
-        if budget.unit in _PROMPTED and not budget.shadow
-    )
+    rooms: list[int] = []
+    for budget, spent in zip(ask.budgets, used, strict=True):
+        if budget.unit not in _PROMPTED or budget.shadow:
+            continue
+        left = budget.limit - spent
+        if budget.unit is not Unit.USD:
+            rooms.append(left - needs.of(budget.unit) + needs.input_tokens)
+        elif ask.rates is None:
+            return None
+        elif (paid_for := ask.rates.input_for(left, needs.output_tokens)) is not None:
+            rooms.append(paid_for)
+        elif needs.microusd > left:
+            return None
+    return min(rooms)
 
 
 def _allowances(ask: Ask, used: Sequence[int], granted: int, now: float) -> tuple[Allowance | None, Allowance | None]:
     """For tokens and for requests: what the tightest enforcing budget leaves after this hold."""
-    prompt, counted = ask.demand.prompt_bound, ask.requests
+    takes = ask.bound(granted)
     tokens: tuple[int, int, Per] | None = None
     requests: tuple[int, int, Per] | None = None
     for budget, spent in zip(ask.budgets, used, strict=True):
         unit = budget.unit
-        if budget.shadow or budget.per is None:
+        if budget.shadow or budget.per is None or unit is Unit.USD:
             continue
-        left = budget.limit - spent - cost(unit, prompt, granted, counted)
+        left = budget.limit - spent - takes.of(unit)
         if unit is Unit.REQUESTS:
             if requests is None or left < requests[0]:
                 requests = left, budget.limit, budget.per

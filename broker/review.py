@@ -4,26 +4,31 @@ Statuses are those that the objects have in Kubernetes; where something stands i
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal, TextIO
 
 import yaml
 
 from broker import files, policy
-from broker.grant import Budget
+from broker.grant import Budget, Unit
 from broker.identity import Identity, InvalidSpiffeId, parse_spiffe_id
+from broker.money import PICO, Price, dollars
 from broker.names import API_VERSION
 from broker.objects import Resources
-from broker.policy.status import Condition, ObjectStatus, Row
+from broker.policy.offers import Line
+from broker.policy.status import ObjectStatus
+from broker.policy.written import written
 
 Output = Literal["text", "json", "yaml"]
+Read = Callable[[], Resources]  # raises files.Unreadable when there is no telling what the objects say
 
 OK: Final = 0
 WRONG: Final = 1
 USAGE: Final = 2
 REFUSED: Final = 3
+UNKNOWN: Final = "CredentialUnknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,14 @@ class Finding:
     message: str
 
 
-def check(paths: Sequence[Path], settings: policy.Settings, environ: Mapping[str, str], output: Output, stdout: TextIO) -> int:
-    """Print every fault of the objects in these files, and what each object would be told.
+def check(read: Read, settings: policy.Settings, output: Output, stdout: TextIO) -> int:
+    """Print every fault of these objects, and what each would be told.
 
     Returns:
         0 when every object is accepted (a provider that is not ready is a warning), else 1.
     """
     try:
-        resources = files.Folder(paths, environ).read()
+        resources = read()
     except files.Unreadable as broken:
         _write({"objects": [], "errors": list(broken.problems), "warnings": []}, "\n".join(broken.problems), output, stdout)
         return WRONG
@@ -72,18 +77,31 @@ def check(paths: Sequence[Path], settings: policy.Settings, environ: Mapping[str
 
 
 def explain(
-    question: Question, paths: Sequence[Path], settings: policy.Settings, environ: Mapping[str, str], output: Output, stdout: TextIO
+    question: Question,
+    read: Read,
+    settings: policy.Settings,
+    output: Output,
+    stdout: TextIO,
+    unread: Mapping[tuple[str, str], str] = MappingProxyType({}),
 ) -> int:
     """Print whether this identity would get this model, and why.
 
     The identity's trust domain is taken for the broker's own unless the settings name that one.
+
+    Args:
+        question: who asks for what.
+        read: gives the objects.
+        settings: what the operator said.
+        output: as what.
+        stdout: where to.
+        unread: Secrets of which nobody knows what is in them, by namespace and name; they count as good, and it is said what that means.
 
     Returns:
         0 allowed, 3 refused, 2 when the question or the files cannot be read.
     """
     try:
         identity = parse_spiffe_id(question.spiffe_id)
-        resources = files.Folder(paths, environ).read()
+        resources = read()
     except InvalidSpiffeId as wrong:
         stdout.write(f"the identity is no SPIFFE ID: {wrong}\n")
         return USAGE
@@ -93,35 +111,26 @@ def explain(
     if not settings.trust_domain:
         settings = replace(settings, trust_domain=identity.trust_domain)
     why = policy.explain(policy.build(resources, settings), identity, question.model)
+    why = replace(why, lines=tuple(_as_known(line, unread) for line in why.lines))
     _write(_explanation(why), "\n".join(_explain_text(why, identity)), output, stdout)
     return OK if why.allowed else REFUSED
+
+
+def _as_known(line: Line, unread: Mapping[tuple[str, str], str]) -> Line:
+    secret = line.backend.provider.secret if line.backend else None
+    told = unread.get((secret.namespace, secret.name)) if secret else None
+    return replace(line, reason=UNKNOWN, message=told) if told else line
 
 
 def status_of(status: ObjectStatus) -> dict[str, object]:
     """One object's status as Kubernetes has it, but for the times of its conditions."""
     about = status.about
-    told: dict[str, object] = {"conditions": [_condition(one, about.generation) for one in status.conditions]}
-    if about.generation is not None:
-        told["observedGeneration"] = about.generation
-    if about.kind == "AIRoutingPolicy":
-        told |= {"providers": [_row(row) for row in status.providers], "models": [_row(row) for row in status.models]}
-    if about.kind == "AIAccessPolicy":
-        told |= {"subjectSummary": status.subject_summary, "modelSummary": status.model_summary}
     return {
         "apiVersion": "v1" if about.kind == "Secret" else API_VERSION,
         "kind": about.kind,
         "metadata": {"name": about.name, "namespace": about.namespace or ""},
-        "status": told,
+        "status": written(status),
     }
-
-
-def _condition(condition: Condition, generation: int | None) -> dict[str, object]:
-    told: dict[str, object] = {"type": condition.type, "status": condition.status, "reason": condition.reason, "message": condition.message}
-    return told if generation is None else {**told, "observedGeneration": generation}
-
-
-def _row(row: Row) -> dict[str, object]:
-    return {"name": row.name, "ready": row.ready, "reason": row.reason, "message": row.message}
 
 
 def _strays(resources: Resources, *, ours: bool) -> Iterator[Finding]:
@@ -186,7 +195,8 @@ def _explanation(why: policy.Explanation) -> dict[str, object]:
         ],
         "backends": [
             {"provider": one.provider, "model": one.model, "priority": one.priority, "weight": one.weight}
-            | {"ready": one.backend is not None, "reason": one.reason, "message": one.message}
+            | {"ready": None if one.reason == UNKNOWN else one.backend is not None, "reason": one.reason, "message": one.message}
+            | {"price": _price(one.price), "passedOver": why.passes_over(one)}
             for one in why.lines
         ],
         "quotas": [_budget(one) | _standing(standings.get(one.counter)) for one in why.budgets],
@@ -200,7 +210,21 @@ def _explanation(why: policy.Explanation) -> dict[str, object]:
 
 def _budget(budget: Budget) -> dict[str, object]:
     per = str(budget.per) if budget.per else None
-    return {"counter": budget.counter, "limit": budget.limit, "unit": str(budget.unit), "per": per, "shadow": budget.shadow}
+    limit = dollars(budget.limit) if budget.unit is Unit.USD else budget.limit
+    return {"counter": budget.counter, "limit": limit, "unit": str(budget.unit), "per": per, "shadow": budget.shadow}
+
+
+def _price(price: Price | None) -> dict[str, object] | None:
+    """As the object has it, with what it leaves open filled in."""
+    if price is None:
+        return None
+    return {
+        "inputPerMillionTokens": dollars(price.input),
+        "outputPerMillionTokens": dollars(price.output),
+        "cachedInputPerMillionTokens": dollars(price.cached_input),
+        "cacheWritePerMillionTokens": dollars(price.cache_write),
+        "perRequest": dollars(price.request // PICO),
+    }
 
 
 def _standing(one: policy.Standing | None) -> dict[str, object]:
@@ -217,11 +241,27 @@ def _explain_text(why: policy.Explanation, identity: Identity) -> Iterator[str]:
     if why.lines:
         yield "backends, in the order they are tried:"
     for number, line in enumerate(why.lines, 1):
-        state = "ready" if line.backend is not None else f"{line.reason}: {line.message}"
-        yield f"  {number}. {line.provider}, model {line.model}, priority {line.priority}, weight {line.weight}: {state}"
+        state = "ready" if line.backend is not None and line.reason != UNKNOWN else f"{line.reason}: {line.message}"
+        if why.passes_over(line):
+            state = "not asked, since a quota in US dollars counts and it has no price"
+        about = f"{line.provider}, model {line.model}, priority {line.priority}, weight {line.weight}"
+        yield f"  {number}. {about}: {state}{_priced(line.price)}"
     if why.grant:
         yield "quotas that apply:" if why.budgets else "no quota applies"
         yield from _quotas_text(why)
+
+
+def _priced(price: Price | None) -> str:
+    """In words; what costs as much as plain input is left out."""
+    if price is None:
+        return ""
+    parts = [f"{dollars(price.input)} in", f"{dollars(price.output)} out"]
+    if price.cached_input != price.input:
+        parts.append(f"{dollars(price.cached_input)} cached")
+    if price.cache_write != price.input:
+        parts.append(f"{dollars(price.cache_write)} cache write")
+    each = f", {dollars(price.request // PICO)} a request" if price.request else ""
+    return f"; USD for a million tokens: {', '.join(parts)}{each}"
 
 
 def _quotas_text(why: policy.Explanation) -> Iterator[str]:
@@ -241,9 +281,10 @@ def _quota(budget: Budget) -> str:
     scope = "each identity its own" if "/identity/" in rest else "all callers together"
     per = f" per {budget.per}" if budget.per else " at once"
     unit = "exchanges" if budget.per is None else str(budget.unit).replace("_", " ")
+    limit = budget.amount if budget.unit is Unit.USD else f"{budget.limit} {unit}"
     owner = rest.split(f"/{budget.unit}/", 1)[0]
     shadow = " (Shadow: counted, never refuses)" if budget.shadow else ""
-    return f"{budget.limit} {unit}{per}, {scope}, by {kind} {namespace.strip('{}')}/{owner}{shadow}"
+    return f"{limit}{per}, {scope}, by {kind} {namespace.strip('{}')}/{owner}{shadow}"
 
 
 def _write(report: Mapping[str, object], text: str, output: Output, stdout: TextIO) -> None:

@@ -21,12 +21,14 @@ from broker.identity import Identity
 PREFIX: Final = "aiaccess_"
 WHO: Final = ("trust_domain", "namespace", "service_account", "model")
 OTHER: Final = ("other", "other", "other", "other")
+QUOTA: Final = ("namespace", "policy", "quota", "threshold")
 NOBODY: Final = ("", "", "", "")
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 DIRECTIONS: Final = ("input", "output", "cached")
 REASONS: Final = 32  # for refused handshakes; OpenSSL knows some hundred
 
 _Who = tuple[str, str, str, str]
+_Labelled = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
 
 
 class Figure(Enum):
@@ -48,6 +50,9 @@ class Figure(Enum):
     UPSTREAM_OPENED = "upstream_connections_opened", "counter", "Connections opened to providers"
     RETRIES = "retries", "counter", "Further attempts at a provider, after one that came to nothing"
     BACKENDS_RESTING = "backends_resting", "gauge", "Backends that are left alone for a while, because they failed or said so"
+    STALENESS = "kubernetes_staleness_seconds", "gauge", "Seconds since the API server last gave a sign of life, by what is watched"
+    EVENTS_WRITTEN = "kubernetes_events_written", "counter", "Events written to the API server: new ones, and further counts of those"
+    EVENTS_DROPPED = "kubernetes_events_dropped", "counter", "Refusals and warnings that no Event tells of"
     UPSTREAM_REUSED = "upstream_connections_reused", "counter", "Requests that went out on a connection that was there already"
 
 
@@ -83,8 +88,10 @@ class Telemetry(Collector):
         self._known: dict[_Who, dict[str, int]] = {}
         self._tokens: dict[_Who, list[int]] = {}
         self._handshakes: dict[str, int] = {}
+        self._quotas: dict[tuple[str, str, str], dict[int, int]] = {}
         self._total, self._first_byte = _Times(), _Times()
         self._shown: dict[Figure, Callable[[], float]] = {}
+        self._each: dict[Figure, tuple[tuple[str, ...], _Labelled]] = {}
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -92,12 +99,24 @@ class Telemetry(Collector):
         """From now on the figure is what `read` says at the time of asking."""
         self._shown[figure] = read
 
+    def show_each(self, figure: Figure, labels: tuple[str, ...], read: _Labelled) -> None:
+        """As `show`, a value for each set of labels; their number is bounded by who reads."""
+        self._each[figure] = labels, read
+
     def handshake_refused(self, reason: str) -> None:
         """Count a TLS handshake that we ended. Of the reason only OpenSSL's own names become labels: the rest quotes strangers."""
         label = reason.lower() if reason.isupper() else "certificate"
         if label not in self._handshakes and len(self._handshakes) >= REASONS:
             label = "other"
         self._handshakes[label] = self._handshakes.get(label, 0) + 1
+
+    def quota_warned(self, namespace: str, policy: str, quota: str, percent: int) -> None:
+        """Count a counter of this quota that reached so much of its limit, whosever it is."""
+        who = namespace, policy, quota
+        if who not in self._quotas and len(self._quotas) >= self._label_sets:
+            who = OTHER[:3]
+        percents = self._quotas.setdefault(who, {})
+        percents[percent] = percents.get(percent, 0) + 1
 
     def exchange_done(
         self, identity: Identity | None, model: str, code: str, usage: Usage | None, total_s: float, first_byte_s: float | None
@@ -141,6 +160,13 @@ class Telemetry(Collector):
         for reason, count in self._handshakes.items():
             handshakes.add_metric((reason,), count)
         yield handshakes
+        warnings = CounterMetricFamily(
+            PREFIX + "quota_warnings", "Counters of a quota that reached this percentage of its limit in a window", labels=QUOTA
+        )
+        for quota, percents in self._quotas.items():
+            for percent, count in percents.items():
+                warnings.add_metric((*quota, str(percent)), count)
+        yield warnings
         build = GaugeMetricFamily(PREFIX + "build_info", "1; the version is in the label", labels=("version",))
         build.add_metric((self._version,), 1)
         yield build
@@ -148,3 +174,13 @@ class Telemetry(Collector):
             name, kind, meaning = figure.value
             family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
             yield family(PREFIX + name, meaning, read())
+        yield from self._labelled()
+
+    def _labelled(self) -> Iterable[Metric]:
+        for figure, (labels, read) in self._each.items():
+            name, kind, meaning = figure.value
+            family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+            each = family(PREFIX + name, meaning, labels=labels)
+            for values, value in read():
+                each.add_metric(values, value)
+            yield each

@@ -150,7 +150,7 @@ def _pem(svid: X509Svid) -> bytes:
 class Trust:
     """What a process holds: the current TrustState, and the contexts that follow it.
 
-    static: further bundles of the operator (`--trust-bundle`), by trust domain.
+    static: further bundles of the operator (`--trust-bundle`), by trust domain; `anchor` changes one.
     clock: the wall clock, in epoch seconds; what certificates are dated in.
     on_refusal: told, for each failed handshake, why. Strangers can cause these: count them, do not log each.
 
@@ -189,9 +189,23 @@ class Trust:
             return
         if update == self._update:
             return
-        state = TrustState(update.svids[0], bundles_of(update, self._static))
-        self._enforce(state, [(context, context.build(state)) for context in self._contexts])
+        self._put(update, self._static)
         self._update, self._withdrawn, self._note = update, False, ""
+
+    def anchor(self, trust_domain: str, anchors: Bundle) -> None:
+        """From now on this is the operator's bundle of a trust domain; what the Workload API says of that domain still wins.
+
+        Raises:
+            BadUpdate, ssl.SSLError: it is unfit; what was in force stays in force.
+        """
+        static = {**self._static, trust_domain: anchors}
+        if static != self._static and self._update is not None:
+            self._put(self._update, static)
+        self._static = static
+
+    def _put(self, update: Update, static: Mapping[str, Bundle]) -> None:
+        state = TrustState(update.svids[0], bundles_of(update, static))
+        self._enforce(state, [(context, context.build(state)) for context in self._contexts])
         log.info(
             "trust_updated",
             extra={"spiffe_id": state.identity.spiffe_id, "trust_domains": sorted(state.bundles), "expires": state.not_after},
@@ -203,9 +217,9 @@ class Trust:
         self.in_force = state
         self.generation += 1
 
-    def server_context(self) -> RotatingContext:
-        """For a listener: any peer of a trusted domain gets in; who may do what is not decided here."""
-        return self._context(server=True, authorize=None)
+    def server_context(self, authorize: Authorize | None = None) -> RotatingContext:
+        """For a listener: any peer of a trusted domain gets in that `authorize` takes. Who may do what is not decided here."""
+        return self._context(server=True, authorize=authorize)
 
     def client_context(self, authorize: Authorize) -> RotatingContext:
         """For connections out: no byte of ours leaves before `authorize` has said yes to the other side's identity."""

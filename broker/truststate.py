@@ -167,10 +167,22 @@ class _KeySet(msgspec.Struct):
 
 
 def read_bundle(data: bytes) -> Bundle:
-    """Read a bundle that an operator names: PEM, or the SPIFFE form (a JWK set, of which `use: x509-svid` counts).
+    """Read a bundle that an operator names, as certificates_in does.
 
     Raises:
-        ValueError: it is neither, or holds no certificate.
+        ValueError: it cannot be read, or holds no certificate.
+    """
+    found = certificates_in(data)
+    if not found:
+        raise ValueError("the bundle's certificates: there is none")
+    return found
+
+
+def certificates_in(data: bytes) -> Bundle:
+    """The CA certificates of a bundle: PEM, or the SPIFFE form (a JWK set, of which `use: x509-svid` counts). There may be none.
+
+    Raises:
+        ValueError: it is neither.
 
     Source: SPIFFE Trust Domain and Bundle §4; X509-SVID §6.
     """
@@ -179,9 +191,9 @@ def read_bundle(data: bytes) -> Bundle:
     try:
         keys = msgspec.json.decode(data, type=_KeySet).keys
         found = [base64.b64decode(cert, validate=True) for key in keys if key.use == "x509-svid" for cert in key.x5c[:1]]
-    except (msgspec.DecodeError, binascii.Error) as broken:
+    except (msgspec.DecodeError, binascii.Error, RecursionError) as broken:
         raise ValueError("the bundle is neither PEM nor a SPIFFE bundle") from broken
     try:
-        return tuple(_load(found))
+        return tuple(_load(found)) if found else ()
     except InvalidSvid as broken:
         raise ValueError(f"the bundle's certificates: {broken}") from broken

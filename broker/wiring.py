@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import random
+import socket
+import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,79 +15,37 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from broker import addresses, files, logs, pipeline, policy, server, workload_api
+from broker import addresses, admin_door, files, logs, pipeline, policy, server, workload_api
 from broker.admin import Admin
 from broker.audit import Audit, Expired
 from broker.config import BrokerSettings, ConfigError
 from broker.counting import Counting
-from broker.credentials import Credential, SecretRef
 from broker.errors import Busy, Unavailable
 from broker.house import House
 from broker.http1.server import Limits, Server
-from broker.ledger.database import CannotOpen
-from broker.ledger.memory import MemoryLedger
+from broker.ledger.opening import open_ledger
 from broker.ledger.settling import Settler
-from broker.ledger.sqlite import SqliteLedger
-from broker.objects import Resources
-from broker.quota import Ledger
 from broker.routing import Router
-from broker.svids import Update
+from broker.svids import BadUpdate, Update
 from broker.telemetry import Figure, Telemetry
 from broker.trust import Trust
 from broker.truststate import Bundle, read_bundle
 from broker.upstream import Upstream
+from broker.usage import watch
+from broker.world import Source, World
 
 log = logging.getLogger(__name__)
 
 VERSION: Final = version("inference-broker")
 SWEEP_S: Final = 1.0
 EXPIRE_S: Final = 5.0
+LEAVE_S: Final = 1.0  # before the drain: a gateway in use asks elsewhere by then, and the connections that it keeps are idle
 LAST_WORDS_S: Final = 1.0  # after the drain: for the error events of what was cut off
 LAST_SETTLEMENTS_S: Final = 2.0  # then, for a quota store that is away; later the holds expire as spent
 AUDIT_KEY_BYTES: Final = 32
 
-
-class World:
-    """What the objects say now. Replaced as a whole; a request that has begun keeps the snapshot it was decided by."""
-
-    def __init__(self, resources: Resources, operator: policy.Settings) -> None:
-        self.operator = operator
-        self.generation = 0
-        self._said: frozenset[tuple[str, str, str]] = frozenset()
-        self.replace(resources)
-
-    def replace(self, resources: Resources) -> None:
-        self.snapshot = policy.build(resources, self.operator)
-        self.resources = resources
-        self.generation += 1
-        self.built_s = time.monotonic()
-        self._hosts = {(secret.about.namespace, secret.about.name): secret.hosts for secret in resources.secrets}
-
-    def report(self) -> None:
-        """Say in the log what is wrong with the objects, each thing once until it is mended."""
-        found: set[tuple[str, str, str]] = set()
-        for status in self.snapshot.statuses:
-            about = status.about
-            found.update(("object_rejected", about.place(fault.path), f"{about}: {fault}") for fault in about.faults)
-            if about.accepted:
-                found.update(
-                    ("object_not_ready", about.place(condition.path), f"{about}: {condition.reason}: {condition.message}")
-                    for condition in status.conditions
-                    if condition.status == "False"
-                )
-        for stray in self.resources.strays:
-            if stray.ours:
-                found.add(("document_refused", stray.origin.place("") if stray.origin else "", str(stray.fault)))
-        for event, place, problem in sorted(found - self._said):
-            log.error(event, extra={"at": place, "problem": problem})
-        self._said = frozenset(found)
-
-    def secret(self, ref: SecretRef) -> tuple[Credential | None, str | None]:
-        return self.resources.credentials.get(ref), self._hosts.get((ref.namespace, ref.name))
-
-    def secret_values(self) -> Iterator[str]:
-        """For the log's last resort, which takes them out of every line."""
-        return (credential.reveal() for credential in self.resources.credentials.values())
+Watch = Callable[[], Coroutine[None, None, None]]
+Warn = Callable[[watch.Warned], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +55,7 @@ class Started:
     port: int
     admin_port: int
     spiffe_id: str
+    admin_mtls_port: int = 0
 
 
 async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[Started], None] | None = None) -> None:
@@ -106,31 +67,40 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
     """
     telemetry = Telemetry(VERSION)
     trust = Trust(read_bundles(settings), on_refusal=telemetry.handshake_refused)
-    source = files.Folder(settings.resources, settings.environ)
-    world = read_world(settings, source)
-    logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
-    world.report()
     async with AsyncExitStack() as closing:
+        source, watches = await open_source(settings, trust, closing)
+        world = read_world(settings, source)
+        logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
+        world.report()
         house = await open_house(settings, world, trust, telemetry, closing)
+        house.ledger = watched = watch.Watched(house.ledger)
         holds = Holds(house)
         show_figures(house, world, trust, holds)
-        admin = Admin(telemetry.registry, lambda: why_not_ready(house, trust))
+        warn = watch.tell(telemetry)
+        if settings.resources is None:
+            keep_events, warn = await open_herald(settings, house, warn, closing)
+            watches = (*watches, keep_events)
+        telemetry.show_each(Figure.STALENESS, ("kind", "namespace"), lambda: source.stale_s().items())
+        admin = Admin(telemetry.registry, lambda: [*why_not_ready(house, trust), *source.why_not_ready()], source.remarks)
         closing.push_async_callback(admin.stop)
         admin_port = await admin.start(settings.admin.host, settings.admin.port)
+        admin_mtls_port = await admin_door.open_doors(settings, house, trust, closing)
         async with asyncio.TaskGroup() as group:
             first_svid = asyncio.Event()
             tasks = [
                 group.create_task(keep_svid(settings.spiffe_endpoint_socket, trust, world, house, first_svid)),
                 group.create_task(keep_objects(source, world, house)),
+                *(group.create_task(keep()) for keep in watches),
                 group.create_task(holds.keep()),
                 group.create_task(keep_time(house)),
+                group.create_task(watch.Watch(watched, warn).keep()),
             ]
             if await either(first_svid, stop):
                 door = server.open_door(house, limits_of(settings))
                 try:
                     port = await door.listen(settings.listen.host, settings.listen.port, trust.server_context())
                     own = trust.own_id
-                    found = Started(port, admin_port, own.spiffe_id if own else "")
+                    found = Started(port, admin_port, own.spiffe_id if own else "", admin_mtls_port)
                     announce(settings, found)
                     if started is not None:
                         started(found)
@@ -141,7 +111,64 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
                 task.cancel()
 
 
-def read_world(settings: BrokerSettings, source: files.Folder) -> World:
+async def open_source(settings: BrokerSettings, trust: Trust, closing: AsyncExitStack) -> tuple[Source, Sequence[Watch]]:
+    """Where the objects come from, and what is watched beside them: the trust bundles that are in the cluster.
+
+    Raises:
+        ConfigError: there are no credentials for the cluster.
+    """
+    if settings.resources is not None and not settings.trust_bundle_configmap:
+        return files.Folder(settings.resources, settings.environ), []
+    from broker.kube import bundles, connection, source  # noqa: PLC0415  30 MB that nobody needs who has no cluster
+
+    try:
+        api = await connection.Connection.open(settings.kubeconfig, settings.environ)
+    except connection.NoCluster as wrong:
+        raise ConfigError(f"--kubeconfig: {wrong}") from wrong
+    closing.push_async_callback(api.close)
+    given = read_bundles(settings)
+
+    def anchor(trust_domain: str, anchors: Bundle) -> None:
+        try:
+            trust.anchor(trust_domain, given.get(trust_domain, ()) + anchors)
+        except (BadUpdate, ssl.SSLError):
+            log.exception("trust_bundle_unfit", extra={"trust_domain": trust_domain})
+            trust.anchor(trust_domain, ())
+
+    places = settings.trust_bundle_configmap
+    watches = [bundles.TrustBundles(api, places, anchor).keep] if places else []
+    if settings.resources is not None:
+        return files.Folder(settings.resources, settings.environ), watches
+    scope = source.Scope.of(settings.namespace, settings.shared_model_namespaces, settings.namespaces)
+    return source.Cluster(api, scope, settings.max_staleness), watches
+
+
+async def open_herald(settings: BrokerSettings, house: House, warn: Warn, closing: AsyncExitStack) -> tuple[Watch, Warn]:
+    """From now on refusals are told as Events of the cluster.
+
+    Returns:
+        What writes them, and `warn` with the same for warnings.
+    """
+    from broker import herald  # noqa: PLC0415  as in open_source
+    from broker.kube import connection, events, source, writing  # noqa: PLC0415
+
+    api = await connection.Connection.open(settings.kubeconfig, settings.environ)  # its own: nobody's watch waits for an Event
+    closing.push_async_callback(api.close)
+    written = events.Events(writing.Writing(api), socket.gethostname(), random.SystemRandom().random)
+    scope = source.Scope.of(settings.namespace, settings.shared_model_namespaces, settings.namespaces)
+    told = herald.Herald(written.tell, house.snapshot, scope)
+    house.on_refusal = told.refused
+    house.telemetry.show(Figure.EVENTS_WRITTEN, lambda: written.written)
+    house.telemetry.show(Figure.EVENTS_DROPPED, lambda: written.dropped)
+
+    def warn_there_too(warned: watch.Warned) -> None:
+        warn(warned)
+        told.warned(warned)
+
+    return written.keep, warn_there_too
+
+
+def read_world(settings: BrokerSettings, source: Source) -> World:
     operator = policy.Settings(
         namespace=settings.namespace,
         shared_namespaces=settings.shared_model_namespaces,
@@ -192,16 +219,20 @@ async def open_house(settings: BrokerSettings, world: World, trust: Trust, telem
 
 
 async def drain(door: Server, house: House, deadline_s: float) -> None:
-    """Not ready any more, and no new request; what runs may end. What still does at the deadline is told so in its caller's dialect."""
+    """Not ready any more, soon no new request; what runs may end. What still does at the deadline is told so in its caller's dialect."""
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + deadline_s
+    house.leaving = True
+    await door.leave(min(LEAVE_S, deadline_s))
     house.draining = True
 
     def cut_off() -> None:
         for x in tuple(house.exchanges):
             x.end(Busy("this broker is being stopped and could not wait for the end of this; ask again", retry_after_s=1))
 
-    ending = asyncio.get_running_loop().call_later(deadline_s, cut_off)
+    ending = loop.call_at(ends_s, cut_off)
     try:
-        await door.drain(deadline_s + LAST_WORDS_S)
+        await door.drain(max(0.0, ends_s - loop.time()) + LAST_WORDS_S)
     finally:
         ending.cancel()
 
@@ -235,7 +266,7 @@ async def keep_svid(endpoint: str, trust: Trust, world: World, house: House, fir
         raise ConfigError(f"--spiffe-endpoint-socket {endpoint}: {final}") from final
 
 
-async def keep_objects(source: files.Folder, world: World, house: House) -> None:
+async def keep_objects(source: Source, world: World, house: House) -> None:
     """Every change of the objects is in force for the next request, and asked of those in flight."""
     async for resources in source.changes():
         world.replace(resources)
@@ -259,7 +290,15 @@ class Holds:
                     await house.ledger.renew([x.hold_id for x in house.exchanges if hasattr(x, "held") and x.held.leased])
                 for lost in await house.ledger.expire():
                     now = datetime.fromtimestamp(house.wall_s(), UTC)
-                    house.audit.write(Expired(time=now, exchange=lost.hold_id, spiffe_id=lost.identity, tokens=lost.tokens))
+                    house.audit.write(
+                        Expired(
+                            time=now,
+                            exchange=lost.hold_id,
+                            spiffe_id=lost.identity,
+                            tokens=lost.tokens,
+                            cost_microusd=lost.cost_microusd,
+                        )
+                    )
                 self.open = await house.ledger.open_holds()
             except Unavailable as away:
                 log.warning("quota_store_away", extra={"reason": str(away)})
@@ -271,29 +310,6 @@ async def keep_time(house: House) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         pipeline.end_overdue(house)
-
-
-async def open_ledger(settings: BrokerSettings) -> Ledger:
-    """The quota store that the operator named.
-
-    Raises:
-        ConfigError: nobody knows this kind of store, or it cannot be used.
-    """
-    url = settings.quota_store
-    if url == "memory:":
-        return MemoryLedger(time.time)
-    try:
-        if url.startswith("sqlite:///"):
-            return await SqliteLedger.open(Path(url.removeprefix("sqlite://")), time.time, settings.quota_deadline)
-        if url.startswith("redis"):
-            from broker.ledger.redis import RedisLedger  # noqa: PLC0415  who keeps quotas elsewhere needs none of it
-
-            return await RedisLedger.open(
-                url, settings.quota_prefix, deadline_s=settings.quota_deadline, allow_insecure=settings.allow_insecure_quota_store
-            )
-    except CannotOpen as error:
-        raise ConfigError(f"--quota-store: {error}") from error
-    raise ConfigError("--quota-store is neither rediss://…, sqlite:///PATH nor memory: (docs/quotas.md)")
 
 
 def read_bundles(settings: BrokerSettings) -> dict[str, Bundle]:
@@ -337,7 +353,7 @@ def why_not_ready(house: House, trust: Trust) -> list[str]:
     reasons = [
         trust.why_not_ready(house.wall_s()),
         house.audit.why_not_ready,
-        "this broker is draining: it is being stopped" if house.draining else "",
+        "this broker is draining: it is being stopped" if house.leaving else "",
     ]
     return [reason for reason in reasons if reason]
 

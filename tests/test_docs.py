@@ -50,7 +50,7 @@ def test_every_promise_of_the_threat_model_names_a_test() -> None:
     assert [line for line in promises if "tests/" not in line and "::test_" not in line] == []
 
 
-@pytest.mark.parametrize("command", ["SERVE", "GATEWAY", "DEV"])
+@pytest.mark.parametrize("command", ["SERVE", "GATEWAY", "CONTROLLER", "DEV"])
 def test_every_switch_is_documented_as_it_is(command: str) -> None:
     heading = f"## broker {command.lower()}\n"
     section = COMMANDS.partition(heading)[2].partition("\n## ")[0]

@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 
 import broker
+import webhook
 from broker import errors
 from broker.dialects import ROUTES
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(p for p in (ROOT / "broker").rglob("*.py"))
+SOURCES = sorted(p for package in ("broker", "webhook") for p in (ROOT / package).rglob("*.py"))
 # rooms without a test file of their own name, and where they are tested instead; a folder stands for all that is in it
 TESTED_IN = {
     "__main__.py": "tests/broker/test_cli.py",
+    "adjustment.py": "tests/broker/ledger/test_adjusting.py",
     "chat.py": "tests/broker/test_quota.py",
+    "controller": "tests/broker/controller",
     "credentials.py": "tests/broker/test_upstream.py",
     "dev.py": "tests/doors/test_refusals.py",
     "dialects": "tests/broker/dialects",
@@ -25,14 +28,18 @@ TESTED_IN = {
     "grant.py": "tests/broker/test_policy.py",
     "house.py": "tests/broker/test_pipeline.py",
     "http1": "tests/broker/http1",
+    "kube": "tests/broker/kube",
     "ledger": "tests/broker/ledger",
     "model_list.py": "tests/doors/test_refusals.py",
     "names.py": "tests/test_docs.py",
     "objects": "tests/broker/test_objects.py",
+    "plugin": "tests/broker/plugin",
     "policy": "tests/broker/test_policy.py",
     "providers": "tests/broker/providers",
     "sdk_env.py": "tests/examples/test_quickstart_demo.py",
     "server.py": "tests/doors/test_refusals.py",
+    "usage": "tests/broker/usage",
+    "world.py": "tests/live/test_quota_live.py",
     "wiring.py": "tests/live/test_quota_live.py",
 }
 
@@ -62,6 +69,13 @@ def test_every_room_has_its_tests_and_one_knows_where():
     assert without - set(TESTED_IN) == set()
     assert [room for room in TESTED_IN if room not in rooms] == []
     assert [place for place in TESTED_IN.values() if not (ROOT / place).exists()] == []
+
+
+def test_every_room_of_the_webhook_has_its_tests_too():
+    own = {path.stem.removeprefix("test_webhook_") for path in (ROOT / "tests" / "webhook").glob("test_webhook_*.py")}
+    rooms = {path.stem for path in (ROOT / "webhook").glob("*.py")} - {"__init__"}
+    assert rooms - own == {"__main__", "pod"}  # in test_webhook_main.py, and wherever a Pod is read
+    assert [room for room in re.findall(r"\b([a-z_]+)\.py", webhook.__doc__ or "") if room not in rooms] == []
 
 
 def test_no_room_has_a_name_that_says_nothing():

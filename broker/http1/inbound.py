@@ -29,6 +29,8 @@ class Door(Protocol):
     @property
     def buffer(self) -> memoryview: ...
     @property
+    def leaving(self) -> bool: ...
+    @property
     def draining(self) -> bool: ...
 
     @property
@@ -185,7 +187,7 @@ class Connection(asyncio.BufferedProtocol):
     # -- the answer
     @property
     def keeps(self) -> bool:
-        return not self._surplus and not self._server.draining
+        return not self._surplus and not self._server.leaving
 
     def write(self, data: bytes) -> None:
         if not self.gone:

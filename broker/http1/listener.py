@@ -56,14 +56,23 @@ class Listener:
         """Connections that are not open yet."""
         return len(self._opening)
 
-    def close(self) -> None:
-        """Take no more. Handshakes that are under way end here, so that their clients go elsewhere."""
+    def shut(self) -> None:
+        """Take no more. Handshakes that are under way go on: a client's is over before ours, and it may have asked already."""
         if self._sock.fileno() < 0:
-            return  # it is closed
+            return  # it is shut
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
+
+    async def opened(self) -> None:
+        """Wait until no handshake is under way."""
+        if self._opening:
+            await asyncio.wait(tuple(self._opening))
+
+    def close(self) -> None:
+        """Take no more, and end the handshakes that are under way, so that their clients go elsewhere."""
+        self.shut()
         for task in tuple(self._opening):
             task.cancel()
 

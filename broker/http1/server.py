@@ -7,6 +7,7 @@ begun, and after any refusal the connection ends.
 
 import asyncio
 import asyncio.sslproto
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Coroutine
@@ -45,7 +46,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.judge = judge
-        self.draining = False
+        self.leaving = self.draining = False
         # One for all: what was read is used up before the next read. A memoryview, since slices of a bytearray are copies
         self.buffer = memoryview(bytearray(READ_BYTES))
         self._handler = handler
@@ -86,9 +87,23 @@ class Server:
             self._sweep_timer = self.loop.call_later(self._tick_s, self._sweep)
         return listener.port
 
+    async def leave(self, most_s: float) -> None:
+        """Take no more connections, and end each of those that there are with its next answer; until none is left, or so long.
+
+        Comes before `drain` where clients keep connections: one that is closed while a request is on its way loses that request.
+        """
+        self.leaving = True
+        for listener in self._listeners:
+            listener.shut()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                for listener in self._listeners:
+                    await listener.opened()
+                await self._gone()
+
     async def drain(self, deadline_s: float) -> None:
         """Take no more, let what runs end, cancel what still runs at the deadline. Nothing of the server is left afterwards."""
-        self.draining = True
+        self.leaving = self.draining = True
         for listener in self._listeners:
             listener.close()
         for connection in tuple(self._connections):

@@ -1,28 +1,31 @@
 """What each question to the ledger reads and writes in SQLite."""
 
 import sqlite3
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 
+from broker.adjustment import Adjustment, Balance, Look, with_credits
 from broker.chat import Usage
 from broker.errors import Unavailable
 from broker.grant import Budget, PolicyRef
+from broker.ledger.adjusting import Adjusting
 from broker.ledger.counters import Counters
 from broker.ledger.database import Database
-from broker.ledger.holds import LATE_S, VOID_S, Hold, first_hour, hour_of, open_hold
-from broker.quota import LEASE_S, Ask, Expired, Held, Reading, Tally, grant, window
+from broker.ledger.holds import LATE_S, VOID_S, Charge, Hold, first_hour, hour_of, open_hold
+from broker.quota import LEASE_S, Ask, Expired, Held, Reading, Spending, Tally, grant, window
 
 _read_hold: Final = msgspec.json.Decoder(Hold).decode
 _write_hold: Final = msgspec.json.Encoder().encode
 
 _ADD_TO_TALLY: Final = (
-    "INSERT INTO tallies (policy, identity, hour, tokens, requests, denied, last_used) VALUES (?, ?, ?, ?, ?, ?, ?) "
+    "INSERT INTO tallies (policy, identity, hour, tokens, requests, denied, last_used, microusd) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, requests = requests + excluded.requests, "
-    "denied = denied + excluded.denied, last_used = max(last_used, excluded.last_used)"
+    "denied = denied + excluded.denied, last_used = max(last_used, excluded.last_used), microusd = microusd + excluded.microusd"
 )
+_NOTHING: Final = Spending(0, 0, 0, 0)
 
 
 class Book:
@@ -37,7 +40,7 @@ class Book:
         self._executemany = database.executemany
         self._counters = Counters(database)
         self._open: dict[str, Hold] = {}
-        self._tallied: dict[tuple[str, str, int], tuple[int, int, int, float]] = {}  # what this transaction adds to tallies
+        self._tallied: dict[tuple[str, str, int], tuple[int, int, int, float, int]] = {}  # what this transaction adds to tallies
         self._version = 0
 
     @contextmanager
@@ -69,16 +72,17 @@ class Book:
             self._executemany("INSERT INTO leases VALUES (?, ?, ?)", [(counter, ask.hold_id, now + LEASE_S) for counter in hold.leases])
         return Held(ask.hold_id, verdict.granted_output, verdict.tokens, verdict.requests, bool(hold.leases), verdict.would_refuse)
 
-    def settle(self, hold_id: str, usage: Usage | None, now: float) -> int:
+    def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None, now: float) -> int:
         hold = self._take_open(hold_id)
         if hold is None:
-            return 0 if usage is None else self._settle_late(hold_id, usage, now)
+            return 0 if usage is None else self._settle_late(hold_id, usage, cost_microusd, now)
         if usage is None:
-            self._tally_hold(hold, hold.tokens, hold.requests, now)
+            self._tally_hold(hold, hold.all, now)
             return 0
-        for charge, change in hold.corrections(usage):
+        spent = hold.spent(usage, cost_microusd)
+        for charge, change in hold.corrections(spent):
             self._counters.change(charge, change)
-        self._tally_hold(hold, usage.input_tokens + usage.output_tokens, hold.requests, now)
+        self._tally_hold(hold, spent, now)
         return hold.excess(usage)
 
     def void(self, hold_id: str, now: float) -> None:
@@ -94,7 +98,7 @@ class Book:
 
     def deny(self, policies: Iterable[PolicyRef], identity: str, now: float) -> None:
         for policy in policies:
-            self._tally((str(policy), identity, hour_of(now)), denied=1)
+            self._tally((str(policy), identity, hour_of(now)), _NOTHING, denied=1)
 
     def expire(self, now: float) -> tuple[Expired, ...]:
         overdue = self._execute("SELECT id, record FROM holds WHERE state = 'open' AND until <= ?", (now,)).fetchall()
@@ -104,14 +108,14 @@ class Book:
             self._open.pop(hold_id, None)
             self._execute("UPDATE holds SET state = 'spent', until = ? WHERE id = ?", (hold.expires_at + LATE_S, hold_id))
             self._execute("DELETE FROM leases WHERE hold_id = ?", (hold_id,))
-            self._tally_hold(hold, hold.tokens, hold.requests, now)
-            expired.append(Expired(hold_id, hold.identity, hold.tokens))
+            self._tally_hold(hold, hold.all, now)
+            expired.append(Expired(hold_id, hold.identity, hold.tokens, hold.microusd))
         self._forget(now)
         return tuple(expired)
 
     def tallies(self, now: float) -> tuple[Tally, ...]:
         rows = self._execute(
-            "SELECT policy, identity, sum(tokens), sum(requests), sum(denied), max(last_used) FROM tallies WHERE hour >= ? "
+            "SELECT policy, identity, sum(tokens), sum(requests), sum(denied), max(last_used), sum(microusd) FROM tallies WHERE hour >= ? "
             "GROUP BY policy, identity ORDER BY policy, identity",
             (first_hour(now),),
         )
@@ -120,11 +124,22 @@ class Book:
     def readings(self, now: float) -> tuple[Reading, ...]:
         counted = self._execute("SELECT counter, used, ends_at - ? FROM counters WHERE ends_at > ?", (now, now)).fetchall()
         leased = self._execute("SELECT counter, count(*), 0.0 FROM leases WHERE until > ? GROUP BY counter", (now,)).fetchall()
-        return tuple(Reading(*row) for row in sorted(counted + leased))
+        found = [*(Reading(*row) for row in with_credits(counted)), *(Reading(*row) for row in leased)]
+        return tuple(sorted(found, key=lambda reading: reading.counter))
 
     def open_holds(self, _now: float) -> int:
         count: int = self._execute("SELECT count(*) FROM holds WHERE state = 'open'").fetchone()[0]
         return count
+
+    def balances(self, looks: Sequence[Look], now: float) -> tuple[Balance, ...]:
+        return Adjusting(self._counters.used, self._open_charges, now).look(looks)
+
+    def adjust(self, change: Adjustment, now: float) -> tuple[Balance, Balance]:
+        return Adjusting(self._counters.used, self._open_charges, now).adjust(change, self._counters.take)
+
+    def _open_charges(self) -> Iterator[Charge]:
+        for (record,) in self._execute("SELECT record FROM holds WHERE state = 'open'"):
+            yield from _read_hold(record).charges
 
     def _used(self, budget: Budget, now: float) -> int:
         if budget.per is not None:
@@ -145,25 +160,26 @@ class Book:
             self._execute("DELETE FROM leases WHERE hold_id = ?", (hold_id,))
         return hold
 
-    def _settle_late(self, hold_id: str, usage: Usage, now: float) -> int:
+    def _settle_late(self, hold_id: str, usage: Usage, cost_microusd: int | None, now: float) -> int:
         row = self._execute("DELETE FROM holds WHERE id = ? AND state = 'spent' RETURNING record", (hold_id,)).fetchone()
         if row is None:
             return 0
         hold = _read_hold(row[0])
-        for charge, change in hold.corrections(usage):
+        spent = hold.spent(usage, cost_microusd)
+        for charge, change in hold.corrections(spent):
             self._counters.change(charge, max(0, change))
-        excess = hold.excess(usage)
-        self._tally_hold(hold, excess, 0, now)
-        return excess
+        self._tally_hold(hold, hold.beyond(spent), now)
+        return hold.excess(usage)
 
-    def _tally_hold(self, hold: Hold, tokens: int, requests: int, now: float) -> None:
+    def _tally_hold(self, hold: Hold, spent: Spending, now: float) -> None:
         hour = hour_of(now)
         for policy in hold.policies:
-            self._tally((policy, hold.identity, hour), tokens, requests, last_used=now)
+            self._tally((policy, hold.identity, hour), spent, last_used=now)
 
-    def _tally(self, key: tuple[str, str, int], tokens: int = 0, requests: int = 0, denied: int = 0, last_used: float = 0.0) -> None:
-        known = self._tallied.get(key, (0, 0, 0, 0.0))
-        self._tallied[key] = known[0] + tokens, known[1] + requests, known[2] + denied, max(known[3], last_used)
+    def _tally(self, key: tuple[str, str, int], spent: Spending, denied: int = 0, last_used: float = 0.0) -> None:
+        tokens, requests, denials, used_at, microusd = self._tallied.get(key, (0, 0, 0, 0.0, 0))
+        tokens += spent.input_tokens + spent.output_tokens
+        self._tallied[key] = tokens, requests + spent.requests, denials + denied, max(used_at, last_used), microusd + spent.microusd
 
     def _write(self) -> None:
         self._counters.write()

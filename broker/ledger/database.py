@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _APPLICATION_ID: Final = 0x41495155  # "AIQU" in the file's header: nobody's other database is taken for ours
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 _OPENING_BUSY_S: Final = 5.0  # several processes may create the file at once
 _WAL_AGAIN_S: Final = 0.01
@@ -32,9 +32,12 @@ CREATE INDEX leases_by_hold ON leases (hold_id);
 CREATE TABLE tallies (
     policy TEXT NOT NULL, identity TEXT NOT NULL, hour INTEGER NOT NULL,
     tokens INTEGER NOT NULL, requests INTEGER NOT NULL, denied INTEGER NOT NULL, last_used REAL NOT NULL,
+    microusd INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (policy, identity, hour)
 ) STRICT, WITHOUT ROWID;
 """
+# What was counted goes on counting: version 1 knew no money.
+_FROM_1: Final = "ALTER TABLE tallies ADD COLUMN microusd INTEGER NOT NULL DEFAULT 0"
 
 
 class CannotOpen(OSError):
@@ -125,15 +128,28 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _switch_to_wal(connection)
         _create(connection)
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application_id != _APPLICATION_ID:
         raise CannotOpen(f"{path} is a database of another program: name another file for the quota store.")
+    version = _upgraded(connection)
     if version != _VERSION:
         raise CannotOpen(f"The quota store {path} is of version {version}, this broker knows {_VERSION}: use the broker that wrote it.")
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise CannotOpen(f"The quota store {path} is damaged: restore it, or move it away to start from empty counts.")
     connection.execute("PRAGMA synchronous = FULL")  # a commit that we answered with yes survives a power cut
     connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+
+
+def _upgraded(connection: sqlite3.Connection) -> int:
+    """The version of the file, once this program's changes to an older one are made."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != 1:
+        return version
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:  # else another process was faster
+        connection.execute(_FROM_1)
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute("COMMIT")
+    return _VERSION
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

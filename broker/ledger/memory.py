@@ -1,13 +1,15 @@
 """Holds in memory, for tests and benchmarks: a restart forgets everything, and a second replica knows nothing of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from broker.adjustment import Adjustment, Balance, Look, with_credits
 from broker.chat import Usage
 from broker.errors import Unavailable
 from broker.grant import Budget, PolicyRef
-from broker.ledger.holds import LATE_S, VOID_S, Hold, first_hour, hour_of, open_hold
-from broker.quota import LEASE_S, Ask, Expired, Held, Reading, Tally, grant, window
+from broker.ledger.adjusting import Adjusting
+from broker.ledger.holds import LATE_S, VOID_S, Charge, Hold, first_hour, hour_of, open_hold
+from broker.quota import LEASE_S, Ask, Expired, Held, Reading, Spending, Tally, grant, window
 
 
 @dataclass(slots=True)
@@ -24,6 +26,7 @@ class _Bucket:
     requests: int = 0
     denied: int = 0
     last_used: float = 0.0
+    microusd: int = 0
 
 
 class MemoryLedger:
@@ -50,24 +53,25 @@ class MemoryLedger:
         verdict = grant(ask, [self._used(budget, now) for budget in ask.budgets], now)
         hold = self._holds[ask.hold_id] = open_hold(ask, verdict.granted_output, now)
         for charge in hold.charges:
-            self._counters.setdefault((charge.counter, charge.window), _Counter(0, charge.ends_at)).used += charge.held
+            self._take(charge)
         for counter in hold.leases:
             self._leases.setdefault(counter, {})[ask.hold_id] = now + LEASE_S
         return Held(ask.hold_id, verdict.granted_output, verdict.tokens, verdict.requests, bool(hold.leases), verdict.would_refuse)
 
-    async def settle(self, hold_id: str, usage: Usage | None) -> int:
+    async def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None = None) -> int:
         now = self._time()
         if hold_id in self._spent:
-            return self._settle_late(hold_id, usage, now)
+            return self._settle_late(hold_id, usage, cost_microusd, now)
         hold = self._finish(hold_id)
         if hold is None:
             return 0
         if usage is None:
-            self._tally(hold, hold.tokens, hold.requests, now)
+            self._tally(hold, hold.all, now)
             return 0
-        for charge, change in hold.corrections(usage):
+        spent = hold.spent(usage, cost_microusd)
+        for charge, change in hold.corrections(spent):
             self._change(charge.counter, charge.window, change)
-        self._tally(hold, usage.input_tokens + usage.output_tokens, hold.requests, now)
+        self._tally(hold, spent, now)
         return hold.excess(usage)
 
     async def void(self, hold_id: str) -> None:
@@ -101,8 +105,8 @@ class MemoryLedger:
             hold = self._finish(hold_id)
             if hold is not None:
                 self._spent[hold_id] = hold
-                self._tally(hold, hold.tokens, hold.requests, now)
-                expired.append(Expired(hold_id, hold.identity, hold.tokens))
+                self._tally(hold, hold.all, now)
+                expired.append(Expired(hold_id, hold.identity, hold.tokens, hold.microusd))
         self._forget(now)
         return tuple(expired)
 
@@ -116,21 +120,40 @@ class MemoryLedger:
                 day.requests += bucket.requests
                 day.denied += bucket.denied
                 day.last_used = max(day.last_used, bucket.last_used)
+                day.microusd += bucket.microusd
         return tuple(
-            Tally(policy, identity, day.tokens, day.requests, day.denied, day.last_used) for (policy, identity), day in sorted(days.items())
+            Tally(policy, identity, day.tokens, day.requests, day.denied, day.last_used, day.microusd)
+            for (policy, identity), day in sorted(days.items())
         )
 
     async def readings(self) -> tuple[Reading, ...]:
         now = self._time()
-        counted = [Reading(name, at.used, at.ends_at - now) for (name, _), at in self._counters.items() if at.ends_at > now]
+        rows = with_credits((name, at.used, at.ends_at - now) for (name, _), at in self._counters.items() if at.ends_at > now)
+        counted = [Reading(*row) for row in rows]
         leased = [Reading(name, alive, 0.0) for name in self._leases if (alive := self._alive(name, now))]
         return tuple(sorted(counted + leased, key=lambda reading: reading.counter))
 
     async def open_holds(self) -> int:
         return len(self._holds)
 
+    async def balances(self, looks: Sequence[Look]) -> tuple[Balance, ...]:
+        return self._adjusting().look(looks)
+
+    async def adjust(self, change: Adjustment) -> tuple[Balance, Balance]:
+        return self._adjusting().adjust(change, self._take)
+
     async def close(self) -> None:
         """Nothing to close."""
+
+    def _adjusting(self) -> Adjusting:
+        return Adjusting(self._stored, lambda: (charge for hold in self._holds.values() for charge in hold.charges), self._time())
+
+    def _stored(self, counter: str, label: str) -> int:
+        known = self._counters.get((counter, label))
+        return known.used if known else 0
+
+    def _take(self, charge: Charge) -> None:
+        self._counters.setdefault((charge.counter, charge.window), _Counter(0, charge.ends_at)).used += charge.held
 
     def _time(self) -> float:
         self._now = max(self._now, self._clock())
@@ -139,8 +162,7 @@ class MemoryLedger:
     def _used(self, budget: Budget, now: float) -> int:
         if budget.per is None:
             return self._alive(budget.counter, now)
-        counter = self._counters.get((budget.counter, window(budget.per, now).label))
-        return counter.used if counter else 0
+        return self._stored(budget.counter, window(budget.per, now).label)
 
     def _alive(self, counter: str, now: float) -> int:
         return sum(until > now for until in self._leases.get(counter, {}).values())
@@ -160,22 +182,23 @@ class MemoryLedger:
         if known is not None:  # a window that is over and forgotten counts nothing any more
             known.used += change
 
-    def _settle_late(self, hold_id: str, usage: Usage | None, now: float) -> int:
+    def _settle_late(self, hold_id: str, usage: Usage | None, cost_microusd: int | None, now: float) -> int:
         if usage is None:
             return 0
         hold = self._spent.pop(hold_id)
-        for charge, change in hold.corrections(usage):
+        spent = hold.spent(usage, cost_microusd)
+        for charge, change in hold.corrections(spent):
             self._change(charge.counter, charge.window, max(0, change))
-        excess = hold.excess(usage)
-        self._tally(hold, excess, 0, now)
-        return excess
+        self._tally(hold, hold.beyond(spent), now)
+        return hold.excess(usage)
 
-    def _tally(self, hold: Hold, tokens: int, requests: int, now: float) -> None:
+    def _tally(self, hold: Hold, spent: Spending, now: float) -> None:
         for policy in hold.policies:
             bucket = self._tallies.setdefault((policy, hold.identity, hour_of(now)), _Bucket())
-            bucket.tokens += tokens
-            bucket.requests += requests
+            bucket.tokens += spent.input_tokens + spent.output_tokens
+            bucket.requests += spent.requests
             bucket.last_used = now
+            bucket.microusd += spent.microusd
 
     def _forget(self, now: float) -> None:
         self._counters = {key: counter for key, counter in self._counters.items() if counter.ends_at > now}

@@ -5,21 +5,24 @@ shares a round trip. When Redis is away, slow, unfit, or has lost what was count
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 
+from broker.adjustment import Adjustment, Balance, Look
 from broker.chat import Usage
 from broker.errors import Unavailable
 from broker.grant import Per, PolicyRef, Unit
 from broker.ledger.database import CannotOpen
+from broker.ledger.redis_adjusting import Adjusting
 from broker.ledger.redis_node import away
 from broker.ledger.redis_places import NOWHERE, TRIES, Place, Places
 from broker.ledger.redis_reports import Reports
 from broker.ledger.redis_scripts import DONE, KNOWN_ID, LOST, OTHER_MINUTE, QUIET, QUIET_S, SERVER_TIME, US, Scripts
 from broker.ledger.redis_target import parse_target
+from broker.money import MOST_MICROUSD, PICO
 from broker.quota import Ask, Expired, Held, Reading, Tally, grant, reset_text, window
 
 DEADLINE_S: Final = 0.25
@@ -28,7 +31,14 @@ PREFIX: Final = "aiaccess/"
 _REMEMBERED: Final = 65_536  # holds whose namespace is known without asking
 _TOGETHER: Final = 200  # what one step of a sweep or of renewing takes, since nobody else is served during it
 _encode: Final = msgspec.msgpack.Encoder().encode
-_KIND: Final = {Unit.TOTAL_TOKENS: "t", Unit.INPUT_TOKENS: "i", Unit.OUTPUT_TOKENS: "o", Unit.REQUESTS: "r", Unit.CONCURRENT: "c"}
+_KIND: Final = {
+    Unit.TOTAL_TOKENS: "t",
+    Unit.INPUT_TOKENS: "i",
+    Unit.OUTPUT_TOKENS: "o",
+    Unit.REQUESTS: "r",
+    Unit.USD: "u",
+    Unit.CONCURRENT: "c",
+}
 _SHADOW: Final = {unit: kind.upper() for unit, kind in _KIND.items()}
 
 
@@ -39,6 +49,7 @@ class RedisLedger:
         """Only `open` makes one."""
         self._places = places
         self._scripts = scripts
+        self._adjusting = Adjusting(places, scripts.adjust)
         self._held: dict[str, Place] = {}
 
     @classmethod
@@ -103,8 +114,9 @@ class RedisLedger:
         grant(ask, answer[3:], now_us / US)  # says why not
         raise away()
 
-    async def settle(self, hold_id: str, usage: Usage | None) -> int:
-        words = (hold_id, "", 0) if usage is None else (hold_id, usage.input_tokens, usage.output_tokens)
+    async def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None = None) -> int:
+        cost = "" if cost_microusd is None else cost_microusd
+        words = (hold_id, "", 0, "") if usage is None else (hold_id, usage.input_tokens, usage.output_tokens, cost)
         place = self._held.get(hold_id)
         if place is not None:
             answer = await self._places.ask(place, self._scripts.settle, *words)
@@ -169,6 +181,12 @@ class RedisLedger:
     async def open_holds(self) -> int:
         return await (await self._look()).open_holds()
 
+    async def balances(self, looks: Sequence[Look]) -> tuple[Balance, ...]:
+        return await self._adjusting.look(looks)
+
+    async def adjust(self, change: Adjustment) -> tuple[Balance, Balance]:
+        return await self._adjusting.adjust(change)
+
     async def close(self) -> None:
         """Wait for the answers to what was asked, then disconnect. Whatever is asked later is Unavailable."""
         await self._places.nodes.close()
@@ -179,8 +197,8 @@ class RedisLedger:
         while more:
             answer = await self._places.ask(place, self._scripts.expire, _TOGETHER)
             more = answer[2] == 1
-            for hold_id, identity, tokens in zip(answer[3::3], answer[4::3], answer[5::3], strict=True):
-                expired.append(Expired(hold_id.decode(), identity.decode(), tokens))
+            for hold_id, identity, tokens, microusd in zip(*(answer[at::4] for at in range(3, 7)), strict=True):
+                expired.append(Expired(hold_id.decode(), identity.decode(), tokens, microusd))
         return expired
 
     async def _look(self) -> Reports:
@@ -211,7 +229,16 @@ def _pack(ask: Ask, minute: int, lost_us: int) -> bytes:
         budgets.append((budget.counter, (_SHADOW if budget.shadow else _KIND)[budget.unit], budget.limit, number))
     policies = " ".join([str(policy) for policy in ask.policies])
     bounds = demand.prompt_bound, demand.min_output, demand.wanted_output
-    return _encode((ask.hold_id, ask.identity, policies, *bounds, ask.requests, int(ask.expires_s * US), minute, lost_us, windows, budgets))
+    about = ask.hold_id, ask.identity, policies, *bounds, ask.requests, int(ask.expires_s * US), minute, lost_us
+    return _encode((*about, windows, budgets, _rates(ask)))
+
+
+def _rates(ask: Ask) -> tuple[int, ...]:
+    """In parts that Lua's numbers have room for."""
+    if ask.rates is None:
+        return ()
+    fixed = ask.rates.request + ask.rates.input * ask.demand.prompt_bound
+    return min(fixed // PICO, MOST_MICROUSD), fixed % PICO, *divmod(ask.rates.output, PICO)
 
 
 @lru_cache(maxsize=16)

@@ -7,6 +7,7 @@ from typing import Final, cast
 
 from hiredis import ReplyError
 
+from broker.adjustment import with_credits
 from broker.ledger.holds import first_hour
 from broker.ledger.redis_cluster import Nodes
 from broker.ledger.redis_node import away
@@ -18,7 +19,7 @@ DEADLINE_S: Final = 5.0
 _STEP: Final = 1000
 _US: Final = 1_000_000
 _LAST_USED: Final = struct.Struct("<d")  # as tallying.lua packs them
-_HOUR: Final = struct.Struct("<IQII")
+_HOUR: Final = struct.Struct("<IQIIQ")
 
 
 class Reports:
@@ -57,11 +58,12 @@ class Reports:
     async def _counted(self, place: Place) -> list[Reading]:
         now_us = max(self._now_us, int(cast("bytes | None", await self._ask(place, b"HGET", b"", b"clock")) or 0))
         windows = await self._list(place, b"ZRANGEBYSCORE", b"/windows", b"(%d" % now_us, b"+inf", b"WITHSCORES")
-        return [
-            Reading(counter, int(used), (int(ends_us) - now_us) / _US)
+        rows = [
+            (counter, int(used), (int(ends_us) - now_us) / _US)
             for window, ends_us in zip(windows[::2], windows[1::2], strict=True)
             async for counter, used in self._hash(place, b"/" + window)
         ]
+        return [Reading(*row) for row in with_credits(rows)]
 
     async def _leased(self, place: Place) -> list[Reading]:
         readings: list[Reading] = []
@@ -108,5 +110,5 @@ def _tally(field: str, packed: bytes, now_us: int) -> Tally | None:
     if not hours:
         return None
     last_used = float(_LAST_USED.unpack_from(packed)[0]) / _US
-    _, tokens, requests, denied = (sum(figures) for figures in zip(*hours, strict=True))
-    return Tally(policy, identity, tokens, requests, denied, last_used if last_used >= first * 3600 else 0.0)
+    _, tokens, requests, denied, microusd = (sum(figures) for figures in zip(*hours, strict=True))
+    return Tally(policy, identity, tokens, requests, denied, last_used if last_used >= first * 3600 else 0.0, microusd)

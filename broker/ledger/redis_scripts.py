@@ -7,6 +7,7 @@ from string import Template
 from typing import Final, NamedTuple
 
 from broker.ledger.holds import LATE_S, VOID_S
+from broker.money import MOST_MICROUSD
 from broker.quota import LEASE_S
 
 SERVER_TIME: Final = "call('TIME')"
@@ -46,7 +47,7 @@ class Scripts:
         folder = files("broker.ledger") / "lua"
 
         spans = {"LEASE": LEASE_S, "VOID": VOID_S, "LATE": LATE_S, "QUIET": QUIET_S}
-        words = {"TIME": time, **{name: int(seconds * US) for name, seconds in spans.items()}}
+        words = {"TIME": time, "MOST_MICROUSD": MOST_MICROUSD, **{name: int(seconds * US) for name, seconds in spans.items()}}
 
         def build(*parts: str) -> Script:
             text = Template("\n".join((folder / f"{part}.lua").read_text(encoding="ascii") for part in parts)).substitute(words)
@@ -59,7 +60,8 @@ class Scripts:
         self.deny: Final = build(*_WRITING, "tallying", "deny")
         self.expire: Final = build(*_ENDING, "tallying", "expire")
         self.register: Final = build(_OPENING, "register")
+        self.adjust: Final = build(_OPENING, "adjust")
         self.enter: Final = build("enter")
 
     def all(self) -> Iterable[Script]:
-        return self.hold, self.settle, self.void, self.renew, self.deny, self.expire, self.register, self.enter
+        return self.hold, self.settle, self.void, self.renew, self.deny, self.expire, self.register, self.adjust, self.enter

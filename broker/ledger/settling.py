@@ -22,11 +22,12 @@ _LONGEST_PAUSE_S: Final = 1.0
 
 
 class _Ending(NamedTuple):
-    """How one hold ended. `usage` says nothing when it is void."""
+    """How one hold ended. `usage` and what it costs say nothing when it is void."""
 
     hold_id: str
     usage: Usage | None
     is_void: bool
+    cost_microusd: int | None = None
 
 
 class Settler:
@@ -54,9 +55,9 @@ class Settler:
         """Endings that the ledger has not confirmed yet."""
         return len(self._sending) + len(self._waiting)
 
-    def settle(self, hold_id: str, usage: Usage | None) -> None:
+    def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None = None) -> None:
         """As Ledger.settle."""
-        self._accept(_Ending(hold_id, usage, is_void=False))
+        self._accept(_Ending(hold_id, usage, is_void=False, cost_microusd=cost_microusd))
 
     def void(self, hold_id: str) -> None:
         """As Ledger.void."""
@@ -138,7 +139,7 @@ class Settler:
         if ending.is_void:
             await self._ledger.void(ending.hold_id)
             return
-        excess = await self._ledger.settle(ending.hold_id, ending.usage)
+        excess = await self._ledger.settle(ending.hold_id, ending.usage, ending.cost_microusd)
         if excess:
             self.excess_tokens += excess
             log.error("usage_over_hold", extra={"hold_id": ending.hold_id, "tokens": excess})

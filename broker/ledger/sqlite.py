@@ -7,11 +7,12 @@ own: one fsync for all. When the file cannot be written in time, everybody is to
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
+from broker.adjustment import Adjustment, Balance, Look
 from broker.chat import Usage
 from broker.errors import BrokerError, Unavailable
 from broker.grant import PolicyRef
@@ -130,8 +131,8 @@ class SqliteLedger:
     async def hold(self, ask: Ask) -> Held:
         return await self._ask(lambda book, now: book.hold(ask, now))
 
-    async def settle(self, hold_id: str, usage: Usage | None) -> int:
-        return await self._ask(lambda book, now: book.settle(hold_id, usage, now))
+    async def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None = None) -> int:
+        return await self._ask(lambda book, now: book.settle(hold_id, usage, cost_microusd, now))
 
     async def void(self, hold_id: str) -> None:
         await self._ask(lambda book, now: book.void(hold_id, now))
@@ -155,6 +156,12 @@ class SqliteLedger:
 
     async def open_holds(self) -> int:
         return await self._read(Book.open_holds)
+
+    async def balances(self, looks: Sequence[Look]) -> tuple[Balance, ...]:
+        return await self._read(lambda book, now: book.balances(looks, now))
+
+    async def adjust(self, change: Adjustment) -> tuple[Balance, Balance]:
+        return await self._ask(lambda book, now: book.adjust(change, now))
 
     async def close(self) -> None:
         """Answer what was asked, then close the file. Whatever is asked later is Unavailable."""

@@ -1,13 +1,13 @@
 """AIAccessPolicy.spec: who may call a model, and how much."""
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta, field
 
 from broker.grant import Feature
 from broker.identity import InvalidSpiffeId, parse_spiffe_id
-from broker.objects.reading import Part, Told
+from broker.objects.reading import Part, Rule, Told, exactly_one
 from broker.objects.routing import TokenCountMode
 from broker.objects.words import INT64, Day, Label, Money, SecretKey, Subdomain, TargetRef, TrustDomain
 
@@ -15,6 +15,8 @@ EVERY_MODEL: Final = "*"
 _KINDS_OF_SUBJECT: Final = ("spiffeID", "spiffeIDPrefix", "serviceAccount")
 _UNITS: Final = ("tokens", "requests", "usd", "concurrent")
 _OF_AN_ALLOW: Final = ("features", "maxStreamDuration")
+_IS_LIMIT: Final = "(has(self.action) && self.action == 'Limit')"
+_SEGMENT: Final = r"(\.{0,2}[A-Za-z0-9_-][A-Za-z0-9._-]*|\.{3}[A-Za-z0-9._-]*)"  # not empty, not `.`, not `..`
 _MODEL_OR_ALL: Final = r"^(\*|[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252})$"
 
 Action = Literal["Allow", "Deny", "Limit"]
@@ -39,6 +41,20 @@ class Subject(Part, frozen=True, kw_only=True):
         default=None, name="spiffeIDPrefix"
     )
     service_account: Annotated[ServiceAccount, Meta(description="one Kubernetes service account")] | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("names", *_KINDS_OF_SUBJECT),
+        Rule(
+            f"!has(self.spiffeID) || self.spiffeID.matches(r'^spiffe://[a-z0-9._-]{{1,255}}(/{_SEGMENT})+$')",
+            "must be a SPIFFE ID such as spiffe://example.org/ns/team1/sa/agent; for all of a trust domain use mtls.trustDomain",
+            ".spiffeID",
+        ),
+        Rule(
+            f"!has(self.spiffeIDPrefix) || self.spiffeIDPrefix.matches(r'^spiffe://[a-z0-9._-]{{1,255}}/({_SEGMENT}/)*$')",
+            "must end with / : a prefix is whole path segments, such as spiffe://example.org/ns/team1/",
+            ".spiffeIDPrefix",
+        ),
+    )
 
     @classmethod
     def misshapen(cls, raw: Mapping[str, object]) -> Told:
@@ -100,6 +116,13 @@ class QuotaSpec(Part, frozen=True, kw_only=True):
     overridable: Annotated[bool, Meta(description="a narrower policy's quota of this name may allow more, in its place")] = False
     strict: Annotated[bool, Meta(description="bound prompts by bytes even when counting tokens would fit more")] = False
     cut_off: Annotated[bool, Meta(description="end a stream at the ceiling")] = False
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("limits", *_UNITS),
+        Rule("!has(self.concurrent) || !has(self.per)", "does not belong to concurrent, which has no window; leave it out", ".per"),
+        Rule("has(self.concurrent) || has(self.per)", "per is required: Minute, Hour, Day or Month"),
+        Rule("!has(self.tokenCountMode) || has(self.tokens)", "belongs to tokens; leave it out", ".tokenCountMode"),
+    )
 
     @classmethod
     def misshapen(cls, raw: Mapping[str, object]) -> Told:
@@ -171,6 +194,35 @@ class AccessSpec(Part, frozen=True, kw_only=True):
     max_stream_duration: Annotated[Day, Meta(description="bounds a whole exchange")] = "1h"
     mtls: Annotated[Mtls, Meta(description="the trust domain of the subjects")] | None = None
     target_ref: Annotated[TargetRef, Meta(description="a Gateway to render this policy for as well")] | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"has(self.subjects) || has(self.mtls) || {_IS_LIMIT}",
+            "names nobody: give subjects, or mtls.trustDomain for every identity of a trust domain",
+        ),
+        Rule(
+            "has(self.models) || !has(self.subjects) || (has(self.action) && self.action != 'Allow')",
+            'models is required with subjects: list models of this namespace, or "*" for all of them',
+        ),
+        Rule(
+            f"!({_IS_LIMIT}) || (has(self.quotas) && size(self.quotas) > 0)",
+            "quotas is required with action Limit: without quotas it limits nothing",
+        ),
+        Rule(
+            "!has(self.models) || '*' in self.models || !has(self.quotas) || self.quotas.all(quota, !has(quota.models) || "
+            "quota.models.all(model, model == '*' || model in self.models))",
+            "has a quota for a model that is not among the policy's models",
+            ".quotas",
+        ),
+        *(
+            Rule(f"!({_IS_LIMIT}) || !has(self.{name})", "belongs to a policy that grants; leave it out", f".{name}")
+            for name in _OF_AN_ALLOW
+        ),
+        Rule(  # of an update: `kubectl apply` takes an emptied `subjects:` for one that is to be removed
+            "!has(oldSelf.subjects) || has(self.subjects)",
+            "an update that drops subjects would mean every identity; delete the object and create it anew if that is meant",
+        ),
+    )
 
     @classmethod
     def misshapen(cls, raw: Mapping[str, object]) -> Told:

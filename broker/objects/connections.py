@@ -1,12 +1,12 @@
 """How a provider is reached: the spec of an AIProvider, and of an entry of AIRoutingPolicy.spec.providers."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta, field
 
-from broker.objects.reading import Part, Told
+from broker.objects.reading import Part, Rule, Told
 from broker.objects.words import Hour, Label, Minute, SecretKey, Subdomain, Text
 
 Schema = Literal["OpenAI", "AzureOpenAI", "Anthropic", "Gemini", "VertexAI", "Mistral", "Cohere", "AWSBedrock", "MCP", "A2A"]
@@ -31,6 +31,19 @@ _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _TYPES: Final = ("None", "APIKey", "Passthrough", "Inline", *_TAKES)
 
+
+def _closed_sets() -> Iterator[Rule]:
+    for kind, needs in _NEEDS.items():
+        of_kind = f"has(self.type) && self.type == '{kind}'"
+        yield from (Rule(f"!({of_kind}) || has(self.{name})", f"{name} is required with type {kind}") for name in needs)
+    fields = dict.fromkeys(name for fields in (*_NEEDS.values(), *_TAKES.values()) for name in fields)
+    for name in fields:
+        kinds = [kind for kind in _TYPES if name in _NEEDS.get(kind, ()) + _TAKES.get(kind, ())]
+        listed = ", ".join(f"'{kind}'" for kind in kinds)
+        text = f"belongs to type {', '.join(kinds)} alone; leave it out or change the type"
+        yield Rule(f"!has(self.{name}) || (has(self.type) && self.type in [{listed}])", text, f".{name}")
+
+
 # Credentials come from `credentials` alone, and the framing of a request from the broker alone.
 _FORBIDDEN_HEADERS: Final = frozenset(
     (
@@ -39,6 +52,7 @@ _FORBIDDEN_HEADERS: Final = frozenset(
         *("trailer", "upgrade", "expect", "accept", "accept-encoding"),
     )
 )
+_STRIPPED: Final = ("x-aiaccess-", "x-forwarded-")
 
 
 class SecretKeyRef(Part, frozen=True, kw_only=True):
@@ -70,6 +84,15 @@ class Credentials(Part, frozen=True, kw_only=True):
     federation_rule_id: Annotated[Text, Meta(description="the provider's id of the federation rule")] | None = None
     organization_id: Annotated[Text, Meta(description="the provider's id of the organization")] | None = None
     workspace_id: Annotated[Text, Meta(description="the provider's id of the workspace")] | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *_closed_sets(),
+        Rule(
+            r"!has(self.value) || self.value.matches(r'^[ \t\r\n]*[\x21-\x7e]+[ \t\r\n]*$')",
+            "has characters that no header can carry; give the key alone",
+            ".value",
+        ),
+    )
 
     def __repr__(self) -> str:
         return f"Credentials(type={self.type!r})"  # an Inline value prints itself to nobody
@@ -111,11 +134,23 @@ class Header(Part, frozen=True, kw_only=True):
         ),
     ]
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!(self.name.lowerAscii() in [{', '.join(repr(name) for name in sorted(_FORBIDDEN_HEADERS))}])",
+            "is set by the broker alone; a key belongs in credentials",
+            ".name",
+        ),
+        *(
+            Rule(f"!self.name.lowerAscii().startsWith('{prefix}')", "is a header that the broker strips; leave it out", ".name")
+            for prefix in _STRIPPED
+        ),
+    )
+
     def mistaken(self) -> Told:
         name = self.name.lower()
         if name in _FORBIDDEN_HEADERS:
             yield "name", f"{name} is set by the broker alone; a key belongs in `credentials`"
-        elif name.startswith(("x-aiaccess-", "x-forwarded-")):
+        elif name.startswith(_STRIPPED):
             yield "name", f"{name} is a header that the broker strips; leave it out"
 
 
@@ -130,7 +165,7 @@ class Timeouts(Part, frozen=True, kw_only=True):
 class Azure(Part, frozen=True, kw_only=True):
     """What URLs of Azure OpenAI need."""
 
-    api_version: Annotated[Text, Meta(description="api-version of the URL")]
+    api_version: Annotated[Text, Meta(description="what `api-version` of the URL says")]
 
 
 class Vertex(Part, frozen=True, kw_only=True):
@@ -157,6 +192,16 @@ class ProviderSpec(Part, frozen=True, kw_only=True):
     headers: Annotated[tuple[Header, ...], Meta(max_length=16, description="added to each request", extra={"key": "name"})] = ()
     timeouts: Annotated[Timeouts, Meta(description="how long one attempt waits")] = field(default_factory=Timeouts)
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.headers) || self.headers.all(one, self.headers.exists_one(other, other.name.lowerAscii() == one.name.lowerAscii()))",
+            "has a name twice, in another spelling; leave one of the two out",
+            ".headers",
+        ),
+        Rule("!has(self.azure) || self.schema == 'AzureOpenAI'", "belongs to schema AzureOpenAI; leave it out", ".azure"),
+        Rule("!has(self.vertex) || self.schema == 'VertexAI'", "belongs to schema VertexAI; leave it out", ".vertex"),
+    )
+
     def mistaken(self) -> Told:
         names = [header.name.lower() for header in self.headers]
         for index, name in enumerate(names):
@@ -176,5 +221,5 @@ class InlineProvider(ProviderSpec, frozen=True, kw_only=True):
 
 def clean_key(text: str) -> str | None:
     """A key as it goes into a header, without the line end that `echo` leaves; None when no header can carry it."""
-    stripped = text.strip()
+    stripped = text.strip(" \t\r\n")
     return stripped if re.fullmatch(r"[\x21-\x7e]+", stripped) else None

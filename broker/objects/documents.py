@@ -183,14 +183,7 @@ def _names(raw: object) -> tuple[str, ...]:
 
 def _access(about: About, raw: object) -> AccessPolicy:
     spec, faults = read(AccessSpec, raw, "spec")
-    faults += tuple(_not_built(spec)) if spec else ()
     return AccessPolicy(_with(about, faults), spec, _remains(raw))
-
-
-def _not_built(spec: AccessSpec) -> tuple[Fault, ...]:
-    """A restriction that this broker cannot keep: the object grants nothing rather than too much."""
-    text = "is not supported by this version of the broker, so the policy grants nothing; leave it out"
-    return tuple(Fault(f"spec.quotas[{n}].usd", text, "NotSupported") for n, quota in enumerate(spec.quotas) if quota.usd is not None)
 
 
 def _remains(raw: object) -> Remains | None:

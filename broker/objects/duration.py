@@ -5,9 +5,9 @@ from typing import Final
 
 PATTERN: Final = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
 _PIECE: Final = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
-_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_MS: Final = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}  # whole, so that 59900ms100ms is not longer than 60s
 
 
 def seconds(text: str) -> float:
     """Seconds of a text that matches PATTERN."""
-    return sum(int(number) * _SECONDS[unit] for number, unit in _PIECE.findall(text))
+    return sum(int(number) * _MS[unit] for number, unit in _PIECE.findall(text)) / 1000

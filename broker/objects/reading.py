@@ -6,10 +6,10 @@ Meta are the only source of the rules, so that a CRD's schema, made from the sam
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, TypeVar, cast
+from typing import ClassVar, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 from msgspec import inspect
@@ -20,12 +20,27 @@ from broker.objects.duration import seconds
 Told = Iterator[tuple[str, str]]  # (path within the value, what to do about it)
 
 
+class Rule(NamedTuple):
+    """What `misshapen` and `mistaken` say, once more in CEL, for the API server. `path` is the field to blame, as `.name`."""
+
+    cel: str
+    message: str
+    path: str = ""
+
+
+def exactly_one(verb: str, *names: str) -> Rule:
+    given = ", ".join(f"has(self.{name})" for name in names)
+    return Rule(f"[{given}].exists_one(given, given)", f"{verb} exactly one of {', '.join(names)}")
+
+
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """A piece of an object. What the types cannot say, it says itself.
 
     Meta.extra understood here, beside msgspec's own bounds: `must` (the pattern in words), `key` (the field by which list
     items are told apart; "" = the items themselves), `longest` (of a duration, e.g. "24h").
     """
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
 
     @classmethod
     def misshapen(cls, raw: Mapping[str, object]) -> Told:  # noqa: ARG003  for those that override it
@@ -71,6 +86,9 @@ class _Broken:
 
 _BROKEN: Final = _Broken()
 _NOTHING: Final[Mapping[str, object]] = {}
+# Whoever may write an object decides how much is wrong with it: beyond this, what else is wrong is not worth anybody's time.
+FAULTS: Final = 500
+_HINTED: Final = 64  # a longer word is no slip of one of ours
 Extra = Mapping[str, object]  # Meta.extra
 _PartT = TypeVar("_PartT", bound=Part)
 
@@ -122,7 +140,8 @@ class _Reader:
         return value
 
     def _fault(self, path: str, message: str, reason: str = "InvalidSpec") -> object:
-        self.faults.append(Fault(path, message, reason))
+        if len(self.faults) < FAULTS:
+            self.faults.append(Fault(path, message, reason))
         return _BROKEN
 
     def _one_of(self, kind: inspect.UnionType, raw: object, path: str, extra: Extra) -> object:
@@ -139,7 +158,7 @@ class _Reader:
     def _choice(self, values: tuple[str, ...], raw: object, path: str) -> object:
         if isinstance(raw, str) and raw in values:
             return raw
-        near = difflib.get_close_matches(raw, values, 1) if isinstance(raw, str) else []
+        near = _near(raw, values) if isinstance(raw, str) else []
         return self._fault(path, f"must be one of {', '.join(values)}{f'; did you mean {near[0]}?' if near else ''}")
 
     def _text(self, kind: inspect.StrType, raw: object, path: str, extra: Extra) -> object:
@@ -215,10 +234,14 @@ class _Reader:
 
     def _unknown(self, fields: Mapping[str, object], known: list[str], path: str) -> None:
         for name in fields:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
+            if name not in known and len(self.faults) < FAULTS:
+                near = _near(name, known)
                 hint = f"did you mean {near[0]}?" if near else f"the fields here are {', '.join(known)}"
                 self._fault(_join(path, name), f"is not a field of {API_VERSION}; {hint}", "UnknownField")
+
+
+def _near(text: str, words: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(text, words, 1) if len(text) <= _HINTED else []
 
 
 def _wrong_text(kind: inspect.StrType, text: str, extra: Extra) -> str | None:

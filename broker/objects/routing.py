@@ -1,13 +1,13 @@
 """AIRoutingPolicy.spec: what can be called, and how to reach it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, field
 
 from broker.objects.connections import InlineProvider
 from broker.objects.duration import seconds
-from broker.objects.reading import Part, Told
+from broker.objects.reading import Part, Rule, Told
 from broker.objects.words import INT32, INT64, Label, Minute, ModelName, Money, TargetRef, Text
 
 TokenCountMode = Literal["InputToken", "OutputToken", "TotalToken"]
@@ -47,6 +47,14 @@ class Backoff(Part, frozen=True, kw_only=True):
     base: Annotated[Minute, Meta(description="before the first further attempt")] = "100ms"
     max: Annotated[Minute, Meta(description="before any further attempt")] = "2s"
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "duration(has(self.base) ? self.base : '100ms') <= duration(has(self.max) ? self.max : '2s')",
+            "is longer than max (100ms and 2s where they are not given)",
+            ".base",
+        ),
+    )
+
     def mistaken(self) -> Told:
         if seconds(self.base) > seconds(self.max):
             yield "base", f"is longer than max ({self.max})"
@@ -73,6 +81,14 @@ class ModelSpec(Part, frozen=True, kw_only=True):
     default_output_tokens: Annotated[int, Meta(ge=1, le=INT32, description="written into a request that names no output limit")] = 4096
     max_output_tokens: Annotated[int, Meta(ge=1, le=INT32, description="no request gets more output than this")] | None = None
     price: Annotated[Price, Meta(description="of backends that have none of their own")] | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.defaultOutputTokens) || !has(self.maxOutputTokens) || self.defaultOutputTokens <= self.maxOutputTokens",
+            "is above maxOutputTokens",
+            ".defaultOutputTokens",
+        ),
+    )
 
     @classmethod
     def misshapen(cls, raw: Mapping[str, object]) -> Told:

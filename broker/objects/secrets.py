@@ -17,6 +17,7 @@ _FIELDS: Final = frozenset(("apiVersion", "kind", "metadata", "type", "immutable
 _VARIABLE: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _VALUE_CHARACTERS: Final = 16384
+NOT_READABLE: Final = "SecretNotReadable"  # the reason of a fault: nobody knows what is in it, and the message says why
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 settings.py     what the operator said                connections.py  providers, and what they lack
 offers.py       what can be called                    rules.py        who may call it, by identity
-precedence.py   which quotas of one name count        snapshot.py     decide(), and the listings beside it
-building.py     all of it into a Snapshot             explanation.py  why yes, why no
-status.py       what each object is told              oversights.py   what was meant to count, and does not
+precedence.py   which quotas of one name count        prices.py       what a quota of money makes of a model
+snapshot.py     decide(), and the listings beside it  building.py     all of it into a Snapshot
+explanation.py  why yes, why no                       status.py       what each object is told
+oversights.py   what was meant to count, and does not
 """
 
 from broker.policy.building import build

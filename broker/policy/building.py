@@ -9,7 +9,8 @@ from broker.objects.access import EVERY_MODEL
 from broker.objects.connections import ProviderSpec
 from broker.policy.connections import Connection, SecretsByName, connect
 from broker.policy.offers import Offer, Routed, route
-from broker.policy.rules import Rules, rule
+from broker.policy.prices import Unpriced, unpriced
+from broker.policy.rules import Rule, Rules, rule
 from broker.policy.settings import Settings
 from broker.policy.snapshot import Readiness, Snapshot
 from broker.policy.status import ObjectStatus, access_status, provider_status, routing_status, secret_status
@@ -22,11 +23,15 @@ def build(resources: Resources, settings: Settings) -> Snapshot:
     providers = [(one, _connect_object(one, world)) for one in (_permitted_provider(one, settings) for one in resources.providers)]
     routed = _routed([_permitted(one, settings) for one in resources.routing], _by_namespace(providers), world)
     offers = {(offer.namespace, offer.name): offer for one in routed for offer in one.offers}
-    made = (rule(policy, settings.namespace) for policy in resources.access)
+    made = [rule(policy, settings.namespace) for policy in resources.access]
+    by_namespace = _offers_by_namespace(offers)
     statuses = (
         *(routing_status(one) for one in routed),
         *(provider_status(source, connection) for source, connection in providers),
-        *(access_status(policy, _missing(policy, offers, settings)) for policy in resources.access),
+        *(
+            access_status(policy, _missing(policy, offers, settings), _unpriced(one, by_namespace))
+            for policy, one in zip(resources.access, made, strict=True)
+        ),
         *(secret_status(secret) for secret in resources.secrets),
     )
     readiness = Readiness(resources.pending, resources.unreadable)
@@ -100,3 +105,14 @@ def _missing(policy: AccessPolicy, offers: Mapping[tuple[str, str], Offer], sett
     if spec is None or spec.models is None or (spec.action == "Deny" and namespace == settings.namespace):
         return ()
     return tuple(name for name in spec.models if name != EVERY_MODEL and (namespace, name) not in offers)
+
+
+def _offers_by_namespace(offers: Mapping[tuple[str, str], Offer]) -> dict[str | None, list[Offer]]:
+    found: dict[str | None, list[Offer]] = {}
+    for offer in offers.values():
+        found.setdefault(offer.namespace, []).append(offer)
+    return found
+
+
+def _unpriced(one: Rule | None, offers: Mapping[str | None, list[Offer]]) -> tuple[Unpriced, ...]:
+    return () if one is None else tuple(sorted(unpriced(one, offers), key=lambda found: (found.place, found.model)))

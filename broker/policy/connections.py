@@ -13,7 +13,7 @@ from broker.objects.connections import ProviderSpec
 from broker.objects.documents import inline_ref
 from broker.objects.duration import seconds
 from broker.objects.metadata import About
-from broker.objects.secrets import SecretObject
+from broker.objects.secrets import NOT_READABLE, SecretObject
 from broker.policy.settings import Settings
 from broker.providers import PROVIDERS
 
@@ -154,6 +154,8 @@ def _secret(about: About, name: str, spec: ProviderSpec, endpoint: Endpoint, sec
     if secret is None:
         text = f"there is no Secret {wanted.name} in namespace {namespace}; create it with the key {wanted.key}"
         raise NotReady("CredentialSecretNotFound", text)
+    if unread := [str(fault) for fault in secret.about.faults if fault.reason == NOT_READABLE]:
+        raise NotReady("CredentialSecretNotFound", unread[0])
     if wanted.key not in secret.keys:
         why = "; it has faults of its own" if secret.about.faults else ""
         raise NotReady("CredentialKeyMissing", f"the Secret {wanted.name} has no usable key {wanted.key}; add it{why}")

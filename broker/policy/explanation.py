@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.errors import BrokerError, Forbidden, Unavailable
-from broker.grant import Budget, Grant, PolicyRef
+from broker.grant import Budget, Grant, PolicyRef, Unit
 from broker.identity import Identity
 from broker.policy.offers import Line, Offer
 from broker.policy.precedence import Effect, effect, overrides, reaches_of, whom
 from broker.policy.rules import Claim, Rule, claims
-from broker.policy.snapshot import Snapshot
+from broker.policy.snapshot import Snapshot, permits
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,10 @@ class Explanation:
     @property
     def allowed(self) -> bool:
         return self.code == "allowed"
+
+    def passes_over(self, line: Line) -> bool:
+        """It is ready, and not asked, since it has no price."""
+        return self.grant is not None and line.backend is not None and line.backend not in self.grant.backends
 
 
 def explain(snapshot: Snapshot, identity: Identity, model: str) -> Explanation:
@@ -146,7 +150,7 @@ def _standings(offer: Offer, naming: Sequence[Rule], identity: Identity) -> Iter
     gone = {one for one in met if any(overrides(other, one, reaches) for other in met)}
     for one in met:
         same = [other for other in met if other is not one and other.ceiling.quota.name == one.ceiling.quota.name]
-        by = tuple(f"{other.rule.ref} ({other.ceiling.pattern.limit})" for other in same if overrides(other, one, reaches))
+        by = tuple(f"{other.rule.ref} ({other.ceiling.pattern.amount})" for other in same if overrides(other, one, reaches))
         beside = [] if one in gone else [other for other in same if other not in gone or overrides(one, other, reaches)]
         notes = tuple(note for other in beside if (note := _note(one, other, reaches)))
         reach = reaches[one.rule]
@@ -159,7 +163,7 @@ def _note(one: Claim, other: Claim, reaches: Mapping[Rule, str]) -> str:
     said = len(reaches[one.rule]) - len(reaches[other.rule])
     if said < 0:
         return ""
-    its = f"the {other.ceiling.pattern.limit} of {other.rule.ref}"
+    its = f"the {other.ceiling.pattern.amount} of {other.rule.ref}"
     if said == 0:
         return f"{its} is of a policy that is neither wider nor narrower: both count"
     return {
@@ -185,7 +189,15 @@ def _forbidden(offer: Offer | None, naming: tuple[Rule, ...]) -> str:
         return "no namespace where the name is looked for offers it"
     if offer.taken:
         return f"AIRoutingPolicy {offer.ref} names the model and is rejected: mend it; the name does not lead elsewhere meanwhile"
-    refusing = [rule for rule in naming if _about(rule, offer) and rule.refuses]
+    matching = [rule for rule in naming if _about(rule, offer)]
+    if permits(matching):
+        found = claims(matching, offer.namespace, offer.name)
+        limiting = sorted({str(one.rule.ref) for one in found if one.ceiling.pattern.unit is Unit.USD and not one.rule.shadow})
+        return (
+            f"AIAccessPolicy {', '.join(limiting)} limits it in US dollars, and the model has no price: write one into AIRoutingPolicy "
+            f'{offer.ref} (inputPerMillionTokens and outputPerMillionTokens; "0" for what is free)'
+        )
+    refusing = [rule for rule in matching if rule.refuses]
     if denying := [str(rule.ref) for rule in refusing if rule.action == "Deny"]:
         return f"AIAccessPolicy {', '.join(denying)} denies it"
     if limiting := [str(rule.ref) for rule in refusing]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.grant import Backend, Budget, Failover, Per, PolicyRef, Unit
+from broker.money import PICO, Price, read_microusd
 from broker.objects import RoutingPolicy
 from broker.objects.duration import seconds
 from broker.objects.routing import BackendSpec, FailoverSpec, ModelSpec, RoutingSpec
+from broker.objects.routing import Price as PriceSpec
 from broker.policy.connections import Connection
 
 COUNTED: Final[Mapping[str, Unit]] = {
@@ -19,7 +21,10 @@ COUNTED: Final[Mapping[str, Unit]] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One backend as its object has it, for status and explanation. `backend` is None while it cannot be called."""
+    """One backend as its object has it, for status and explanation.
+
+    backend: None while it cannot be called. price: whether or not it can; None = unknown.
+    """
 
     provider: str
     model: str
@@ -29,6 +34,7 @@ class Line:
     backend: Backend | None
     reason: str
     message: str
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ def route(policy: RoutingPolicy, own: tuple[Connection, ...], shared: Mapping[st
 
 
 def _offer(policy: RoutingPolicy, spec: RoutingSpec, model: ModelSpec, connections: Mapping[str, Connection]) -> Offer:
-    lines = tuple(sorted((_line(backend, model.name, connections) for backend in model.backends), key=lambda line: line.priority))
+    lines = tuple(sorted((_line(backend, model, connections) for backend in model.backends), key=lambda line: line.priority))
     return Offer(
         namespace=policy.about.namespace or "",
         name=model.name,
@@ -99,17 +105,31 @@ def _offer(policy: RoutingPolicy, spec: RoutingSpec, model: ModelSpec, connectio
     )
 
 
-def _line(spec: BackendSpec, asked: str, connections: Mapping[str, Connection]) -> Line:
-    model, connection = spec.model or asked, connections.get(spec.provider)
+def _line(spec: BackendSpec, of: ModelSpec, connections: Mapping[str, Connection]) -> Line:
+    model, connection, price = spec.model or of.name, connections.get(spec.provider), price_of(spec.price or of.price)
     if connection is None:
         message = f"there is no provider {spec.provider} in this object and no AIProvider of that name in the namespace"
-        return Line(spec.provider, model, spec.priority, spec.weight, "", None, "ProviderNotFound", message)
+        return Line(spec.provider, model, spec.priority, spec.weight, "", None, "ProviderNotFound", message, price)
     backend, reason, message = None, connection.reason, connection.message
     if connection.provider is not None and spec.weight > 0:
-        backend = Backend(connection.provider, model, spec.priority, spec.weight)
+        backend = Backend(connection.provider, model, spec.priority, spec.weight, price)
     elif connection.provider is not None:
         reason, message = "NoWeight", "has weight 0, so nothing is sent to it"
-    return Line(spec.provider, model, spec.priority, spec.weight, connection.kind, backend, reason, message)
+    return Line(spec.provider, model, spec.priority, spec.weight, connection.kind, backend, reason, message, price)
+
+
+def price_of(spec: PriceSpec | None) -> Price | None:
+    """A price that leaves input or output open is none: what nobody wrote down is not free."""
+    if spec is None or spec.input_per_million_tokens is None or spec.output_per_million_tokens is None:
+        return None
+    plain = read_microusd(spec.input_per_million_tokens)
+    return Price(
+        input=plain,
+        output=read_microusd(spec.output_per_million_tokens),
+        cached_input=plain if spec.cached_input_per_million_tokens is None else read_microusd(spec.cached_input_per_million_tokens),
+        cache_write=plain if spec.cache_write_per_million_tokens is None else read_microusd(spec.cache_write_per_million_tokens),
+        request=0 if spec.per_request is None else read_microusd(spec.per_request) * PICO,
+    )
 
 
 def _budgets(policy: RoutingPolicy, model: ModelSpec) -> tuple[Budget, ...]:

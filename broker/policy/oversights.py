@@ -62,7 +62,7 @@ def _idle(narrow: Claim, wide: Claim) -> str | None:
     did = effect(narrow, wide)
     if did is Effect.HELD and (narrow.rule.shadow or not wide.rule.shadow):
         return (
-            f"has no effect above {wide.ceiling.pattern.limit}, the same quota of {_named(wide)}, which is not overridable: both count; "
+            f"has no effect above {wide.ceiling.pattern.amount}, the same quota of {_named(wide)}, which is not overridable: both count; "
             "write `overridable: true` at that quota, or take this one away"
         )
     if did is Effect.UNLIKE and wide.ceiling.quota.overridable:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from broker.grant import Budget, Feature, Per, PolicyRef, Unit
 from broker.identity import Identity
+from broker.money import read_microusd
 from broker.objects import AccessPolicy
 from broker.objects.access import EVERY_MODEL, AccessSpec, Action, QuotaSpec, Subject
 from broker.objects.duration import seconds
@@ -120,6 +121,8 @@ def _ceiling(ref: PolicyRef, place: int, quota: QuotaSpec, *, shadow: bool) -> C
         unit, limit = COUNTED[quota.token_count_mode], quota.tokens
     elif quota.requests is not None:
         unit, limit = Unit.REQUESTS, quota.requests
+    elif quota.usd is not None:
+        unit, limit = Unit.USD, read_microusd(quota.usd)
     else:
         unit, limit = Unit.CONCURRENT, quota.concurrent or 0
     per = Per(quota.per.lower()) if quota.per else None

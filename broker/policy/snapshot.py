@@ -9,6 +9,7 @@ from broker.grant import Failover, Grant, PolicyRef
 from broker.identity import Identity
 from broker.policy.offers import Offer
 from broker.policy.precedence import in_force
+from broker.policy.prices import eligible
 from broker.policy.rules import Rule, Rules, claims
 from broker.policy.settings import Settings
 from broker.policy.status import ObjectStatus
@@ -145,10 +146,8 @@ class Snapshot:
         for (namespace, name), offer in self.offers.items():
             if namespace not in namespaces or not offer.backends:
                 continue
-            if not permits([rule for rule in naming if rule.covers(namespace, name)]):
-                continue
-            if shortest := self._shortest(identity, offer):
-                kinds = tuple(sorted({backend.provider.kind for backend in offer.backends}))
+            kinds = _ready_kinds(offer, [rule for rule in naming if rule.covers(namespace, name)], identity)
+            if kinds and (shortest := self._shortest(identity, offer)):
                 yield VisibleModel(shortest, kinds)
 
     def _shortest(self, identity: Identity, offer: Offer) -> str | None:
@@ -167,22 +166,37 @@ def permits(matching: list[Rule]) -> bool:
     return not any(rule.refuses for rule in matching) and any(rule.grants for rule in matching)
 
 
+def _ready_kinds(offer: Offer, matching: list[Rule], identity: Identity) -> tuple[str, ...]:
+    """Of the backends that may be asked; none where the model is not granted."""
+    if not permits(matching):
+        return ()
+    try:
+        return tuple(sorted({backend.provider.kind for backend in granted(offer, matching, identity).backends}))
+    except Forbidden:
+        return ()
+
+
 def granted(offer: Offer, matching: list[Rule], identity: Identity) -> Grant:
-    """The grant that these rules, which permit it, make of an offer."""
+    """The grant that these rules, which permit it, make of an offer.
+
+    Raises:
+        Forbidden: they limit money, and the offer has no price.
+    """
     granting = [rule for rule in matching if rule.grants]
     enforcing = [rule for rule in granting if not rule.shadow]
+    left = eligible(offer, (*offer.budgets, *in_force(claims(matching, offer.namespace, offer.name), identity)))
     return Grant(
         namespace=offer.namespace,
         model=offer.name,
-        backends=offer.backends,
-        configured=offer.configured,
-        budgets=(*offer.budgets, *in_force(claims(matching, offer.namespace, offer.name), identity)),
+        backends=left.backends,
+        configured=left.configured,
+        budgets=left.budgets,
         features=frozenset(feature for rule in enforcing for feature in rule.features),
         default_output_tokens=offer.default_output_tokens,
         max_output_tokens=offer.max_output_tokens,
         max_stream_s=min(rule.max_stream_s for rule in enforcing or granting),
         policies=tuple(rule.ref for rule in matching),
         granting=tuple(rule.ref for rule in granting),
-        would_refuse=("forbidden",) if any(rule.denies for rule in matching) else (),
+        would_refuse=("forbidden",) if any(rule.denies for rule in matching) else left.would_refuse,
         failover=offer.failover or Failover(),
     )

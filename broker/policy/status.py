@@ -10,6 +10,7 @@ from broker.objects.metadata import About
 from broker.objects.routing import RoutingSpec
 from broker.policy.connections import Connection
 from broker.policy.offers import Offer, Routed
+from broker.policy.prices import Unpriced, remarks
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -76,7 +77,7 @@ def routing_status(routed: Routed) -> ObjectStatus:
             Condition("RoutingActive", "False", "NoReadyBackend", _NOT_ACCEPTED),
             _programmed(about),
         ]
-        return ObjectStatus(about, tuple(conditions), models=tuple(_model_rows(routed)))
+        return ObjectStatus(about, tuple(conditions), models=tuple(_model_rows(routed)), model_summary=_summary(routed.policy.names))
     rows = tuple(_model_rows(routed))
     conditions += [_providers_configured(routed.connections), _routing_active(rows), _programmed(about), *_bound(spec)]
     providers = tuple(Row(one.name, one.ready, one.reason, one.message, one.path) for one in routed.connections)
@@ -85,7 +86,9 @@ def routing_status(routed: Routed) -> ObjectStatus:
         for one in routed.connections
         if one.name in routed.shadowed
     )
-    return ObjectStatus(about, tuple(conditions), providers, rows, notices=hides + _remarks(routed.connections))
+    models = _summary(routed.policy.names)
+    notices = (*hides, *_remarks(routed.connections), *remarks(spec, routed.offers))
+    return ObjectStatus(about, tuple(conditions), providers, rows, model_summary=models, notices=notices)
 
 
 def provider_status(source: ProviderObject, connection: Connection | None) -> ObjectStatus:
@@ -97,8 +100,8 @@ def provider_status(source: ProviderObject, connection: Connection | None) -> Ob
     return ObjectStatus(about, (accepted(about), ready), notices=_remarks((connection,)))
 
 
-def access_status(policy: AccessPolicy, missing: Sequence[str]) -> ObjectStatus:
-    """missing: models that the policy lists and its namespace does not offer."""
+def access_status(policy: AccessPolicy, missing: Sequence[str], unpriced: Sequence[Unpriced] = ()) -> ObjectStatus:
+    """missing: models that the policy lists and its namespace does not offer. unpriced: where its quotas of money cannot be counted."""
     about, spec = policy.about, policy.spec
     if not about.accepted or spec is None:
         kept = _kept(policy)
@@ -109,9 +112,10 @@ def access_status(policy: AccessPolicy, missing: Sequence[str]) -> ObjectStatus:
             Condition("Programmed", "False", "Pending", _NOT_ACCEPTED + kept),
         )
         return ObjectStatus(about, rejected, subject_summary=_subjects(spec), model_summary=_summary(spec.models or ()) if spec else "")
-    conditions = (accepted(about), _bundle_ready(spec), _models_resolved(missing), _programmed(about), *_bound(spec))
+    conditions = (accepted(about), _bundle_ready(spec), _models_resolved(spec, missing, unpriced), _programmed(about), *_bound(spec))
     models = _summary(spec.models or (EVERY_MODEL,))
-    return ObjectStatus(about, conditions, subject_summary=_subjects(spec), model_summary=models, notices=_never_matching(spec))
+    notices = (*_never_matching(spec), *_partly_priced(spec, unpriced))
+    return ObjectStatus(about, conditions, subject_summary=_subjects(spec), model_summary=models, notices=notices)
 
 
 def _kept(policy: AccessPolicy) -> str:
@@ -183,11 +187,29 @@ def _bundle_ready(spec: AccessSpec) -> Condition:
     return Condition("BundleReady", "Unknown", "NotPermitted", text, "spec.mtls.trustBundleConfigMap")
 
 
-def _models_resolved(missing: Sequence[str]) -> Condition:
-    if not missing:
+def _models_resolved(spec: AccessSpec, missing: Sequence[str], unpriced: Sequence[Unpriced]) -> Condition:
+    wholly = [one for one in unpriced if one.wholly]
+    if not missing and not wholly:
         return Condition("ModelsResolved", "True", "Resolved", "every model is offered in this namespace")
-    text = f"no AIRoutingPolicy of this namespace offers {', '.join(missing)}; a policy grants models of its own namespace only"
-    return Condition("ModelsResolved", "False", "ModelNotFound", text, "spec.models")
+    texts: list[str] = []
+    if missing:
+        texts.append(f"no AIRoutingPolicy of this namespace offers {', '.join(missing)}; a policy grants models of its own namespace only")
+    if wholly:
+        names = ", ".join(dict.fromkeys(one.model for one in wholly))
+        what = "count nothing there" if spec.mode == "Shadow" else "refuse them to everybody whom this policy names"
+        texts.append(f"no price is known of {names}, so quotas in US dollars {what}; {_PRICE}")
+    path = "spec.models" if missing else f"spec.quotas[{wholly[0].place}].usd"
+    return Condition("ModelsResolved", "False", "ModelNotFound" if missing else "PriceUnknown", "; ".join(texts), path)
+
+
+_PRICE = 'write inputPerMillionTokens and outputPerMillionTokens of their price into the AIRoutingPolicy, "0" for what is free'
+
+
+def _partly_priced(spec: AccessSpec, unpriced: Sequence[Unpriced]) -> Iterable[tuple[str, str]]:
+    for one in unpriced:
+        if not one.wholly:
+            what = "it counts nothing there" if spec.mode == "Shadow" else "those are not asked for whom it counts"
+            yield f"spec.quotas[{one.place}].usd", f"some backends of model {one.model} have no price, so {what}; {_PRICE}"
 
 
 def _programmed(about: About) -> Condition:

@@ -17,4 +17,5 @@ KIND: Final = Kind(
     compatible=Options(),
     request_headers=frozenset({b"anthropic-version", b"anthropic-beta"}),
     headers=((b"anthropic-version", b"2023-06-01"),),
+    bills_cache_writes=True,
 )

@@ -18,6 +18,7 @@ class Kind:
     headers: sent where neither the caller nor the object names them.
     options: what the public endpoint understands.
     compatible: what servers at other endpoints of this kind are sure to understand.
+    bills_cache_writes: at a price of their own, not as any other input.
     vocabularies: which one the public endpoint's models have, by how their names begin; the first that fits. A name that only ends
         where its family does ("gpt-4") begins as its dated ones do ("gpt-4-").
     """
@@ -30,6 +31,7 @@ class Kind:
     request_headers: frozenset[bytes] = frozenset()
     headers: tuple[Header, ...] = ()
     vocabularies: tuple[tuple[str, str], ...] = ()
+    bills_cache_writes: bool = False
 
     def options_at(self, host: str) -> Options:
         """What the server at this host understands. The vendor's regional hosts are below its public one."""

@@ -53,8 +53,8 @@ class MessagesTally:
         if self._spoilt or "input_tokens" not in figures or "output_tokens" not in figures:
             return None
         cached = figures.get("cache_read_input_tokens", 0)
-        total = figures["input_tokens"] + figures.get("cache_creation_input_tokens", 0) + cached
-        return Usage(total, figures["output_tokens"], cached)
+        written = figures.get("cache_creation_input_tokens", 0)
+        return Usage(figures["input_tokens"] + written + cached, figures["output_tokens"], cached, written)
 
     def is_plain(self, events: bytes) -> bool:
         return b'"usage"' not in events and b"message_stop" not in events and b'"error"' not in events

@@ -54,6 +54,19 @@ async def test_ready_without_a_reason_against_it(admin: Asked) -> None:
     assert (await admin.ask("/readyz"))[:2] == (200, "ready\n")
 
 
+async def test_what_keeps_no_request_from_being_served_is_a_remark() -> None:
+    door = Admin(CollectorRegistry(), list, lambda: [f"namespace {number} may not be read" for number in range(150)])
+    port = await door.start(LOOPBACK, 0)
+    try:
+        async with ClientSession() as session, session.get(f"http://{LOOPBACK}:{port}/readyz") as answer:
+            lines = (await answer.text()).splitlines()
+    finally:
+        await door.stop()
+    assert answer.status == 200
+    assert lines[:2] == ["ready", "remark: namespace 0 may not be read"]
+    assert len(lines) == 101
+
+
 async def test_not_ready_says_every_reason(admin: Asked) -> None:
     admin.reasons += ["no SVID yet: start the SPIFFE agent", "the audit log cannot be written: free space"]
     assert (await admin.ask("/readyz"))[:2] == (

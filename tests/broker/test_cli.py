@@ -6,7 +6,7 @@ import pytest
 
 from broker import cli, config
 
-COMMANDS = {"serve": config.SERVE, "gateway": config.GATEWAY, "dev": config.DEV}
+COMMANDS = {"serve": config.SERVE, "gateway": config.GATEWAY, "controller": config.CONTROLLER, "dev": config.DEV}
 
 
 def said(capsys, *argv: str) -> tuple[int, str, str]:
@@ -33,7 +33,7 @@ def test_what_is_missing_is_one_line_and_exit_code_2(capsys, monkeypatch):
     for variable in ("BROKER_RESOURCES", "BROKER_BROKER"):
         monkeypatch.delenv(variable, raising=False)
     code, _, err = said(capsys, "serve")
-    assert (code, err) == (2, "broker: --resources DIR is missing: give it, or set BROKER_RESOURCES\n")
+    assert (code, err) == (2, "broker: --resources kubernetes|DIR is missing: give it, or set BROKER_RESOURCES\n")
     code, _, err = said(capsys, "gateway")
     assert code == 2
     assert err.count("\n") == 1

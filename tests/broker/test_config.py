@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from broker import config
 from broker.config import ConfigError, Switch
 
-EVERY = {switch.flag: switch for switch in (*config.SERVE, *config.GATEWAY, *config.DEV)}
+EVERY = {switch.flag: switch for switch in (*config.CONTROLLER, *config.SERVE, *config.GATEWAY, *config.DEV)}
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_default():
@@ -43,6 +45,7 @@ def test_the_workload_api_is_found_by_its_standard_variable_too():
         *((config.yes_or_no, text) for text in ("", "yes", "1", "True")),
         *((config.address, text) for text in ("", "host", "host:", "host:x", "host:70000", "::1:80")),
         *((config.trust_bundle, text) for text in ("", "td", "td=", "=file")),
+        *((config.bundle_configmap, text) for text in ("", "td", "td=", "td=ns", "td=ns/", "td=/name", "=ns/name", "td=ns/name/x")),
         *((config.workload, text) for text in ("", "spiffe://a/b", "http://a=1", "spiffe://a/b=x", "spiffe://a/b=70000")),
     ],
 )
@@ -55,6 +58,17 @@ def test_what_cannot_be_read_is_refused_with_what_it_should_be(read, wrong):
 def test_durations_are_seconds(number, unit):
     factor = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
     assert config.duration(f"{number}{unit}") == pytest.approx(number * factor)
+
+
+def test_objects_are_in_the_cluster_or_in_a_folder():
+    assert config.resources("kubernetes") is None
+    assert config.resources("./kubernetes") == Path("kubernetes")
+
+
+def test_a_staleness_below_what_is_normal_is_refused():
+    assert config.staleness("2m") == 120
+    with pytest.raises(ValueError, match="2m"):
+        config.staleness("119s")
 
 
 def test_sizes_are_bytes():

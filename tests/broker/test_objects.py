@@ -251,11 +251,6 @@ def test_a_wrong_model_says_where(model: str, path: str):
     assert list(faults(text)) == [f"spec.models[0].{path}"]
 
 
-def test_a_restriction_that_is_not_built_rejects_the_policy():
-    policy = only(access(spec="{mtls: {trustDomain: a}, quotas: [{name: q, usd: '5.00', per: Day}]}"))
-    assert [(fault.path, fault.reason) for fault in policy.about.faults] == [("spec.quotas[0].usd", "NotSupported")]
-
-
 def test_an_unknown_field_at_any_depth_is_a_fault_of_its_own_reason():
     text = access(spec="{mtls: {trustDomain: a, trustDomian: b}}") + "extra: 1\n"
     assert {(fault.path, fault.reason) for fault in only(text).about.faults} == {

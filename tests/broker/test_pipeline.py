@@ -4,7 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from support.hallway import ANSWER, BODY, CUT, FIRST, PROVIDER, STREAMED, Caller, Got, World, exchange, grant, walk
+from support.hallway import AGENT, ANSWER, BODY, CUT, FIRST, PROVIDER, STREAMED, Caller, Got, World, exchange, grant, walk
 
 from broker.chat import Usage
 from broker.errors import Forbidden, NoBackend, ProviderUnavailable, TooSlow, Unavailable
@@ -28,6 +28,24 @@ async def test_nothing_is_parsed_for_somebody_who_is_nobody():
     caller = await walk(world, exchange(b"no json"))
     assert (caller.status, world.steps, world.lines[0].code) == (401, ["identify"], "unidentified")
     assert (b"connection", b"close") in caller.headers
+
+
+async def test_who_is_refused_what_is_told():
+    told = []
+    world = World(on_refusal=lambda identity, code, model: told.append((identity.spiffe_id, code, model)))
+    world.decision = Forbidden("no")
+    await walk(world)
+    await walk(world, exchange(b"no json"))
+    assert told == [(AGENT.spiffe_id, "forbidden", "gpt"), (AGENT.spiffe_id, "bad_request", "")]
+
+
+async def test_nobody_is_told_of_an_answer_nor_of_somebody_who_is_nobody():
+    told = []
+    world = World(on_refusal=lambda *refusal: told.append(refusal))
+    await walk(world)
+    world.refuse_identity = True
+    await walk(world)
+    assert told == []
 
 
 async def test_what_is_not_granted_holds_and_sends_nothing():

@@ -246,7 +246,7 @@ def test_an_allow_in_the_brokers_namespace_covers_that_one_only():
         ("{mtls: {trustDomain: other.org}, action: Deny, unknown: 1}", True, True),
         (f"{{{ME}, action: Deny, mode: Shadow, unknown: 1}}", True, True),
         (f"{{{ME}, action: Deny, mode: Shadwo}}", False, True),
-        (f"{{{ME}, action: Deny, quotas: [{{name: q, usd: '1', per: Day}}]}}", False, True),
+        (f"{{{ME}, action: Deny, quotas: [{{name: q, usd: 1, per: Day}}]}}", False, True),
     ],
 )
 def test_a_wrong_deny_keeps_denying(spec: str, *, agent: bool, other: bool):

@@ -8,6 +8,7 @@ import pytest
 from support.worlds import SETTINGS, files, who, world
 
 from broker import review
+from broker.files import Folder
 from broker.errors import Forbidden
 
 TEXT = (Path(__file__).parents[2] / "docs" / "precedence.md").read_text()
@@ -54,7 +55,7 @@ def test_each_example_counts_what_its_table_says(title: str):
 @pytest.mark.parametrize("title", TITLES)
 def test_the_check_finds_nothing_wrong_with_an_example(title: str, tmp_path: Path):
     out = io.StringIO()
-    code = review.check([files(tmp_path, {"r.yaml": ROUTING, "e.yaml": objects(title)})], SETTINGS, {}, "text", out)
+    code = review.check(Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": objects(title)}), {}).read, SETTINGS, "text", out)
     assert (code, out.getvalue().rpartition("errors: ")[2]) == (review.OK, "0, warnings: 0\n")
 
 
@@ -62,7 +63,7 @@ def test_the_warning_is_the_one_that_the_check_prints(tmp_path: Path):
     title = "A team that tightens"
     loosened = objects(title).replace("tokens: 40000", "tokens: 400000")
     out = io.StringIO()
-    review.check([files(tmp_path, {"r.yaml": ROUTING, "e.yaml": loosened})], SETTINGS, {}, "text", out)
+    review.check(Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": loosened}), {}).read, SETTINGS, "text", out)
     (told,) = blocks(EXAMPLES[TITLES.index(title)], "warning")
     line = next(number for number, text in enumerate(loosened.splitlines(), 1) if "400000" in text)
     assert f"{tmp_path}/e.yaml:{line}:5: warning: AIAccessPolicy agents/weather: {told}" in out.getvalue()
@@ -73,7 +74,8 @@ def test_the_explanation_ends_as_it_is_printed(tmp_path: Path):
     question = review.Question("spiffe://example.org/ns/weather/sa/planner", "agents/large")
     out = io.StringIO()
     assert (
-        review.explain(question, [files(tmp_path, {"r.yaml": ROUTING, "e.yaml": objects(title)})], SETTINGS, {}, "text", out) == review.OK
+        review.explain(question, Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": objects(title)}), {}).read, SETTINGS, "text", out)
+        == review.OK
     )
     (told,) = blocks(EXAMPLES[TITLES.index(title)], "explained")
     assert out.getvalue().endswith(told)

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.asks import ask, requests, tokens, width
+from support.asks import ask, money, requests, tokens, width
 
 from broker.errors import ConcurrencyFull, ExceedsQuota, QuotaExhausted
 from broker.grant import Budget, Per, Unit
-from broker.quota import Allowance, cost, grant, reset_text, window
+from broker.money import Rates
+from broker.quota import Allowance, Spending, grant, reset_text, window
 
 
 def at(text: str) -> float:
@@ -21,6 +22,7 @@ NOON = at("2026-11-17T12:00:00")
 moments = st.floats(min_value=0, max_value=at("2199-12-31T23:59:59"), allow_nan=False)
 amounts = st.integers(min_value=0, max_value=2_000)
 limits = st.integers(min_value=1, max_value=5_000)
+rates = st.builds(Rates, *[st.sampled_from([0, 1, 999_999, 1_000_000, 2_500_000])] * 3)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +52,10 @@ def test_a_moment_lies_in_its_window_and_the_end_of_a_window_in_the_next(now, pe
 
 @pytest.mark.parametrize(
     ("unit", "expected"),
-    [(Unit.INPUT_TOKENS, 7), (Unit.OUTPUT_TOKENS, 5), (Unit.TOTAL_TOKENS, 12), (Unit.REQUESTS, 1), (Unit.CONCURRENT, 1)],
+    [(Unit.INPUT_TOKENS, 7), (Unit.OUTPUT_TOKENS, 5), (Unit.TOTAL_TOKENS, 12), (Unit.REQUESTS, 3), (Unit.USD, 9), (Unit.CONCURRENT, 1)],
 )
 def test_each_unit_counts_its_own_part(unit, expected):
-    assert cost(unit, 7, 5, 1) == expected
+    assert Spending(7, 5, 3, 9).of(unit) == expected
 
 
 def test_what_is_wanted_is_granted_where_it_fits():
@@ -142,17 +144,19 @@ def test_headers_say_the_smallest_remaining_after_the_hold_per_unit():
     assert verdict.requests == Allowance(60, 47, 40)
 
 
-@given(amounts, amounts, amounts, st.lists(st.tuples(st.sampled_from(Unit), limits, amounts, st.booleans()), max_size=5))
-def test_no_enforcing_budget_is_ever_passed_and_no_smaller_grant_was_necessary(prompt, least, wanted, rows):
+@given(st.tuples(amounts, amounts, amounts), rates, st.lists(st.tuples(st.sampled_from(Unit), limits, amounts, st.booleans()), max_size=5))
+def test_no_enforcing_budget_is_ever_passed_and_no_smaller_grant_was_necessary(demand, price, rows):
+    prompt, least, wanted = demand
     budgets = [
         width(limit, shadow=shadow) if unit is Unit.CONCURRENT else tokens(limit, unit=unit, name=str(number), shadow=shadow)
         for number, (unit, limit, _, shadow) in enumerate(rows)
     ]
     used = [spent for _, _, spent, _ in rows]
-    asked = ask(*budgets, prompt=prompt, least=least, wanted=wanted)
+    asked = ask(*budgets, prompt=prompt, least=least, wanted=wanted, rates=price)
 
     def fits(output: int) -> bool:
-        needs = [(budget, spent, cost(budget.unit, prompt, output, 1)) for budget, spent in zip(budgets, used, strict=True)]
+        takes = Spending(prompt, output, 1, price.microusd(prompt, output))
+        needs = [(budget, spent, takes.of(budget.unit)) for budget, spent in zip(budgets, used, strict=True)]
         return all(budget.shadow or not need or spent + need <= budget.limit for budget, spent, need in needs)
 
     try:
@@ -176,14 +180,14 @@ def test_resets_read_like_durations_rounded_up(seconds, text):
 budget_sizes = st.lists(st.tuples(st.sampled_from(Unit), st.integers(1, 3000), st.integers(0, 3000), st.booleans()), min_size=1, max_size=5)
 
 
-@given(budget_sizes, st.integers(1, 3000), st.integers(1, 500))
-def test_a_refusal_says_the_longest_prompt_that_would_have_been_held(sizes, prompt, least):
+@given(budget_sizes, st.integers(1, 3000), st.integers(1, 500), rates)
+def test_a_refusal_says_the_longest_prompt_that_would_have_been_held(sizes, prompt, least, price):
     budgets = tuple(Budget(f"{{n}}/{n}", unit, limit, Per.HOUR, shadow) for n, (unit, limit, _, shadow) in enumerate(sizes))
     used = [spent for _, _, spent, _ in sizes]
 
     def refusal(prompt):
         try:
-            grant(ask(*budgets, prompt=prompt, least=least, wanted=least), used, NOON)
+            grant(ask(*budgets, prompt=prompt, least=least, wanted=least, rates=price), used, NOON)
         except (ConcurrencyFull, ExceedsQuota, QuotaExhausted) as no:
             return no
         return None
@@ -207,3 +211,45 @@ def test_a_budget_that_takes_bytes_alone_leaves_no_room_for_a_count(shadow, room
     with pytest.raises(QuotaExhausted) as caught:
         grant(ask(tokens(120), strict, prompt=100, least=16, wanted=16), [21, 0], NOON)
     assert caught.value.prompt_room == room
+
+
+# --- money
+
+
+CHEAP = Rates(500_000, 2_000_000, 10_000_000)  # half a micro-dollar and two for a token, ten for a request
+
+
+def test_money_clamps_the_output_to_what_is_left_of_it():
+    assert grant(ask(money(150), prompt=100, wanted=100, rates=CHEAP), [0], NOON).granted_output == 45
+    assert grant(ask(money(150), prompt=100, wanted=100, rates=CHEAP), [31], NOON).granted_output == 29
+
+
+def test_of_tokens_and_money_the_tighter_one_clamps():
+    for budgets, used in (((tokens(130), money(150)), [0, 0]), ((money(150), tokens(130)), [0, 0])):
+        assert grant(ask(*budgets, prompt=100, wanted=100, rates=CHEAP), used, NOON).granted_output == 30
+
+
+def test_money_that_does_not_pay_for_the_least_output_is_a_refusal():
+    with pytest.raises(QuotaExhausted) as refusal:
+        grant(ask(money(150), prompt=100, least=16, rates=CHEAP), [59], NOON)
+    assert refusal.value.retry_after_s == 12 * 3600
+    assert grant(ask(money(150), prompt=100, least=16, rates=CHEAP), [58], NOON).granted_output == 16
+    with pytest.raises(ExceedsQuota):
+        grant(ask(money(91), prompt=100, least=16, rates=CHEAP), [0], NOON)
+
+
+def test_what_costs_nothing_fits_every_budget_of_money():
+    assert grant(ask(money(0), prompt=10**6, wanted=10**6, rates=Rates(0, 0, 0)), [5], NOON).granted_output == 10**6
+
+
+def test_what_nobody_knows_the_price_of_fits_no_budget_of_money():
+    largest = money(999_999_999_999_999)
+    with pytest.raises(ExceedsQuota) as refusal:
+        grant(ask(largest, prompt=1, least=1, wanted=1), [0], NOON)
+    assert refusal.value.prompt_room is None
+
+
+def test_a_budget_of_money_does_not_show_in_the_headers_of_tokens():
+    verdict = grant(ask(money(150), tokens(1_000), rates=CHEAP), [0, 0], NOON)
+    assert verdict.tokens == Allowance(1_000, 855, 3600)
+    assert grant(ask(money(150), rates=CHEAP), [0], NOON).tokens is None

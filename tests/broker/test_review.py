@@ -10,6 +10,7 @@ import yaml
 from support.worlds import AGENT, SETTINGS, access, files, routing, secret
 
 from broker import review
+from broker.files import Folder
 from broker.review import OK, REFUSED, USAGE, WRONG, Question
 
 KAGENTI = Path(__file__).parents[1] / "golden" / "kagenti"
@@ -18,12 +19,12 @@ UNNAMED = replace(SETTINGS, trust_domain="")
 
 def check(*paths: Path, output: review.Output = "text") -> tuple[int, str]:
     out = io.StringIO()
-    return review.check(paths, SETTINGS, {}, output, out), out.getvalue()
+    return review.check(Folder(paths, {}).read, SETTINGS, output, out), out.getvalue()
 
 
 def explain(folder: Path, spiffe_id: str = AGENT, model: str = "gpt", output: review.Output = "text") -> tuple[int, str]:
     out = io.StringIO()
-    return review.explain(Question(spiffe_id, model), [folder], UNNAMED, {}, output, out), out.getvalue()
+    return review.explain(Question(spiffe_id, model), Folder(folder, {}).read, UNNAMED, output, out), out.getvalue()
 
 
 def test_good_objects_are_fine(tmp_path: Path):
@@ -209,3 +210,64 @@ def test_an_explanation_agrees_with_the_decision_where_a_namespace_is_not_known(
     assert (pending.code, pending.steps[0].outcome) == ("unavailable", "not read yet")
     unreadable = why(build(Resources(unreadable=frozenset({"team1"})), SETTINGS), who(), "gpt")
     assert (unreadable.code, unreadable.steps[0].outcome) == ("unavailable", "may not be read")
+
+
+# --- money
+
+PRICES = routing().replace(
+    "provider: p, model: real}]",
+    "provider: p, model: real}, {provider: p, model: other, priority: 1}], price: {inputPerMillionTokens: '2.50', "
+    "outputPerMillionTokens: '10', cachedInputPerMillionTokens: '1.25', perRequest: '0.01'}",
+)
+HALF = PRICES.replace("model: other,", "model: other, price: {perRequest: '1'},")
+DOLLARS = access(spec=f"{{subjects: [{{spiffeID: '{AGENT}'}}], models: ['*'], quotas: [{{name: money, usd: '5', per: Month}}]}}")
+
+
+def test_prices_and_quotas_in_dollars_are_explained(tmp_path: Path):
+    code, text = explain(files(tmp_path, {"a.yaml": PRICES + DOLLARS}))
+    price = "USD for a million tokens: 2.50 in, 10.00 out, 1.25 cached, 0.01 a request"
+    assert code == OK
+    assert text.splitlines()[-5:] == [
+        "backends, in the order they are tried:",
+        f"  1. p, model real, priority 0, weight 1: ready; {price}",
+        f"  2. p, model other, priority 1, weight 1: ready; {price}",
+        "quotas that apply:",
+        "  5.00 USD per month, each identity its own, by AIAccessPolicy team1/access/money",
+    ]
+
+
+def test_a_backend_that_is_passed_over_for_want_of_a_price_is_explained_and_warned_of(tmp_path: Path):
+    code, text = explain(files(tmp_path, {"a.yaml": HALF + DOLLARS}))
+    assert code == OK
+    assert "  2. p, model other, priority 1, weight 1: not asked, since a quota in US dollars counts and it has no price\n" in text
+    code, text = check(tmp_path)
+    assert code == OK
+    assert "spec.quotas[0].usd: some backends of model gpt have no price" in text
+    assert "spec.models[0].backends[1].price: counts as no price" in text
+    without = explain(files(tmp_path, {"a.yaml": HALF + access()}))[1]
+    assert "priority 1, weight 1: ready\n" in without
+
+
+def test_machines_read_dollars_as_strings(tmp_path: Path):
+    told = json.loads(explain(files(tmp_path, {"a.yaml": HALF + DOLLARS}), output="json")[1])
+    assert [(one["limit"], one["unit"], one["per"]) for one in told["quotas"]] == [("5.00", "usd", "month")]
+    assert [one["passedOver"] for one in told["backends"]] == [False, True]
+    assert told["backends"][0]["price"] == {
+        "inputPerMillionTokens": "2.50",
+        "outputPerMillionTokens": "10.00",
+        "cachedInputPerMillionTokens": "1.25",
+        "cacheWritePerMillionTokens": "2.50",
+        "perRequest": "0.01",
+    }
+    assert told["backends"][1]["price"] is None
+
+
+def test_a_model_without_a_price_is_a_warning_and_its_no_is_explained(tmp_path: Path):
+    files(tmp_path, {"a.yaml": routing() + DOLLARS})
+    code, text = check(tmp_path)
+    assert code == OK
+    assert "warning: AIAccessPolicy team1/access: spec.quotas[0].usd: PriceUnknown: no price is known of gpt" in text
+    assert "ModelsResolved=False/PriceUnknown" in text
+    code, text = explain(tmp_path)
+    assert code == REFUSED
+    assert "AIAccessPolicy team1/access limits it in US dollars, and the model has no price" in text

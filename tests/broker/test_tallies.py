@@ -66,7 +66,7 @@ def test_no_total_takes_tokens_away(prompt, completion, total):
 def test_a_messages_input_has_what_was_read_from_and_written_to_the_cache(fresh, written, read, output):
     tally = messages(input_tokens=fresh, cache_creation_input_tokens=written, cache_read_input_tokens=read, output_tokens=output)
     naive = fresh  # "input_tokens" alone, which leaves out both
-    assert tally.usage == Usage(fresh + written + read, output, read)
+    assert tally.usage == Usage(fresh + written + read, output, read, written)
     assert tally.usage.input_tokens >= naive
 
 

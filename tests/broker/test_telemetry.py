@@ -155,6 +155,15 @@ async def test_tokens_beyond_a_hold_raise_the_alarm_counter() -> None:
     assert value(telemetry, "aiaccess_tokens_over_hold_total") == 15
 
 
+def test_a_figure_may_have_a_value_for_each_set_of_labels() -> None:
+    telemetry = Telemetry("0.1.0")
+    ages = {("AIAccessPolicy", "team1"): 3.0, ("Secret", "team2"): 70.0}
+    telemetry.show_each(Figure.STALENESS, ("kind", "namespace"), ages.items)
+    assert value(telemetry, "aiaccess_kubernetes_staleness_seconds", kind="Secret", namespace="team2") == 70
+    ages["Secret", "team2"] = 71.0
+    assert value(telemetry, "aiaccess_kubernetes_staleness_seconds", kind="Secret", namespace="team2") == 71
+
+
 def test_the_build_is_named() -> None:
     assert value(Telemetry("1.2.3"), "aiaccess_build_info", version="1.2.3") == 1
 

@@ -540,3 +540,39 @@ def test_no_damage_to_a_chain_gets_anything_but_a_verdict(broker, ca, agent):
         except Unidentified:
             verdicts["no"] += 1
     assert verdicts["no"] > 2900  # a byte may be drawn that was there already
+
+
+# the operator's bundles, when they change
+
+
+def test_a_bundle_that_the_operator_changes_counts_for_connections_that_are_there(ca, other):
+    broker = trusting(ca.issue(BROKER), ca)
+    broker.anchor("b.test", (other.cert,))
+    visitor = other.issue("spiffe://b.test/ns/team1/sa/agent")
+    _, server = handshake(presenting(visitor), broker.server_context())
+    assert judged(broker, server) == visitor.spiffe_id
+    broker.anchor("b.test", ())
+    with pytest.raises(Unidentified):
+        judged(broker, server)
+
+
+def test_a_bundle_of_the_operator_that_comes_before_the_svid_counts_with_it(ca, other):
+    broker = Trust()
+    broker.anchor("b.test", (other.cert,))
+    broker.apply(update(ca.issue(BROKER), ca))
+    assert broker.trust_domains == {"a.test", "b.test"}
+
+
+def test_what_the_workload_api_says_of_a_domain_wins_over_the_operator(ca, other):
+    broker = trusting(ca.issue(BROKER), ca, federated={"b.test": [other]})
+    impostor = SpiffeCa("b.test")
+    broker.anchor("b.test", (impostor.cert,))
+    assert broker.in_force.bundles["b.test"] == (other.cert,)
+
+
+def test_the_same_bundle_again_changes_nothing(ca, other):
+    broker = trusting(ca.issue(BROKER), ca)
+    broker.anchor("b.test", (other.cert,))
+    generation = broker.generation
+    broker.anchor("b.test", (other.cert,))
+    assert broker.generation == generation

@@ -4,18 +4,22 @@ import asyncio
 import base64
 import json
 import ssl
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from support.fake_apiserver import api_server
 from support.fake_provider import FakeProvider
 from support.provider_words import CHAT
-from support.spiffe_ca import SpiffeCa
+from support.raw_http import until
+from support.spiffe_ca import SpiffeCa, trusting
 from support.stack import AGENT, OTHER, stack
 
 from broker import wiring
-from broker.config import ConfigError, TrustBundle
+from broker.config import BundleConfigMap, ConfigError, TrustBundle
 from broker.errors import Busy
+from broker.files import Folder
 
 RESOURCES = """
 apiVersion: v1
@@ -105,7 +109,11 @@ async def test_a_refused_handshake_is_counted(tmp_path):
 
 async def test_a_drain_ends_at_its_deadline_what_does_not_end_itself():
     ended = []
-    house = SimpleNamespace(draining=False, exchanges=[SimpleNamespace(end=ended.append)])
+    house = SimpleNamespace(leaving=False, draining=False, exchanges=[SimpleNamespace(end=ended.append)])
+
+    async def leave(most_s):
+        assert (house.leaving, house.draining) == (True, False)
+        assert most_s == 0.05
 
     async def drain(deadline_s):
         assert house.draining
@@ -113,17 +121,53 @@ async def test_a_drain_ends_at_its_deadline_what_does_not_end_itself():
             while not ended:
                 await asyncio.sleep(0.01)
 
-    await wiring.drain(SimpleNamespace(drain=drain), house, 0.05)
+    await wiring.drain(SimpleNamespace(leave=leave, drain=drain), house, 0.05)
     assert [type(cause) for cause in ended] == [Busy]
 
 
 async def test_a_drain_that_is_over_before_ends_nobody():
     ended = []
-    house = SimpleNamespace(draining=False, exchanges=[SimpleNamespace(end=ended.append)])
+    house = SimpleNamespace(leaving=False, draining=False, exchanges=[SimpleNamespace(end=ended.append)])
 
-    async def drain(_deadline_s):
+    async def at_once(_deadline_s):
         return
 
-    await wiring.drain(SimpleNamespace(drain=drain), house, 0.0)
+    await wiring.drain(SimpleNamespace(leave=at_once, drain=at_once), house, 0.0)
     await asyncio.sleep(0)
     assert ended == []
+
+
+async def test_a_bundle_in_a_configmap_is_an_anchor_beside_the_files_and_rotates(tmp_path):
+    files, first, second = SpiffeCa("b.test"), SpiffeCa("b.test"), SpiffeCa("b.test")
+    own = SpiffeCa("a.test")
+    (tmp_path / "bundle.pem").write_bytes(files.pem)
+
+    def config_map(ca: SpiffeCa) -> dict[str, object]:
+        metadata = {"name": "spire-bundle", "namespace": "spire-system"}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"bundle.crt": ca.pem.decode()}}
+
+    async with api_server() as server, AsyncExitStack() as closing:
+        server.put(config_map(first))
+        settings = SimpleNamespace(
+            resources=tmp_path,
+            environ={},
+            kubeconfig=server.kubeconfig(tmp_path),
+            trust_bundle=(TrustBundle("b.test", tmp_path / "bundle.pem"),),
+            trust_bundle_configmap=(BundleConfigMap("b.test", "spire-system", "spire-bundle"),),
+        )
+        trust = trusting(own.issue("spiffe://a.test/ns/inference-broker/sa/broker"), own)
+        source, watches = await wiring.open_source(settings, trust, closing)
+        assert isinstance(source, Folder)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(keep()) for keep in watches]
+
+            def anchors() -> list[int]:
+                return [cert.serial_number for cert in trust.in_force.bundles.get("b.test", ())]
+
+            await until(lambda: anchors() == [files.cert.serial_number, first.cert.serial_number])
+            server.put(config_map(second))
+            await until(lambda: anchors() == [files.cert.serial_number, second.cert.serial_number])
+            server.delete("ConfigMap", "spire-system", "spire-bundle")
+            await until(lambda: anchors() == [files.cert.serial_number])
+            for task in tasks:
+                task.cancel()

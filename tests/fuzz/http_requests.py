@@ -54,6 +54,7 @@ class Door:
 
     judge: object
     limits: Limits = LIMITS
+    leaving: bool = False
     draining: bool = False
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(8192)))
     loop: object = field(default_factory=lambda: SimpleNamespace(time=lambda: 0.0, create_future=lambda: None))

@@ -109,6 +109,7 @@ async def test_a_request_that_was_under_way_at_sigterm_is_told_busy(tmp_path):
         async with asyncio.timeout(10):
             while await it.it.readiness() != 503:
                 await asyncio.sleep(0.01)
+        await asyncio.wait_for(other_reader.read(), 10)  # until the idle are ended, what was on its way is still answered
         writer.write(b"Content-Length: 0\r\n\r\n")
         got = await asyncio.wait_for(reader.read(), 10)
         assert got.startswith(b"HTTP/1.1 503 ")

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -62,12 +62,14 @@ class RedisServer:
     Attributes:
         options: of the command line, beside those that every one gets.
         tls: has a TLS port alone, with these files; clients need a certificate with `--tls-auth-clients yes` alone.
+        environ: of the process, beside ours.
     """
 
     folder: Path
     options: tuple[str, ...] = ()
     tls: TlsFiles | None = None
     port: int = field(default_factory=free_port)
+    environ: Mapping[str, str] = field(default_factory=dict)
     child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -91,7 +93,8 @@ class RedisServer:
         command = [program(), *ports, "--bind", "127.0.0.1", "--save", "", *keeps_nothing, "--dir", str(self.folder), *self.options]
         with (self.folder / "redis.log").open("ab") as log:
             # it dies with us, also when we are killed
-            self.child = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log)
+            killed = ["setpriv", "--pdeathsig", "KILL", *command]
+            self.child = subprocess.Popen(killed, stdout=log, stderr=log, env={**os.environ, **self.environ})
         ends = time.monotonic() + START_S
         while not self.answers():
             assert self.child.poll() is None, (self.folder / "redis.log").read_text()
@@ -136,8 +139,10 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(folder: Path, *options: str, tls: TlsFiles | None = None) -> Iterator[RedisServer]:
-    server = RedisServer(folder, options, tls)
+def redis_server(
+    folder: Path, *options: str, tls: TlsFiles | None = None, environ: Mapping[str, str] | None = None
+) -> Iterator[RedisServer]:
+    server = RedisServer(folder, options, tls, environ=environ or {})
     server.start()
     try:
         yield server

@@ -1,5 +1,5 @@
--- What ends a hold. Its record: is it spent?, identity, policies, prompt bound, granted output, requests, expires at, charges, leases;
--- or 'v' for an id that was voided before it was held.
+-- What ends a hold. Its record: is it spent?, identity, policies, prompt bound, granted output, requests, expires at, charges, leases,
+-- micro-dollars; or 'v' for an id that was voided before it was held.
 local function find(id)
   local record = call('HGET', holds, id)
   if record == 'v' then

@@ -1,4 +1,4 @@
--- ARGV 3 how much of each to do at once. Answers whether there is more to do, then id, identity and tokens
+-- ARGV 3 how much of each to do at once. Answers whether there is more to do, then id, identity, tokens and micro-dollars
 -- of what was spent now.
 local most = tonumber(ARGV[3])
 local overdue = call('ZRANGEBYSCORE', open, '-inf', now, 'LIMIT', 0, most)
@@ -12,12 +12,13 @@ for _, id in ipairs(overdue) do
     for _, charge in ipairs(hold[8]) do
       charge[5] = nil
     end
-    call('HSET', holds, id, cmsgpack.pack({true, hold[2], hold[3], hold[4], hold[5], hold[6], hold[7], hold[8], {}}))
+    call('HSET', holds, id, cmsgpack.pack({true, hold[2], hold[3], hold[4], hold[5], hold[6], hold[7], hold[8], {}, hold[10]}))
     call('ZADD', kept, hold[7] + $LATE, id)
-    tally(hold[3], hold[2], hold[4] + hold[5], hold[6], 0)
+    tally(hold[3], hold[2], hold[4] + hold[5], hold[6], 0, hold[10])
     answer[#answer + 1] = id
     answer[#answer + 1] = hold[2]
     answer[#answer + 1] = hold[4] + hold[5]
+    answer[#answer + 1] = hold[10]
   end
 end
 local over = call('ZRANGEBYSCORE', kept, '-inf', now, 'LIMIT', 0, most)
@@ -33,7 +34,7 @@ end
 local step = call('HSCAN', base .. '/tallies', call('HGET', base, 'scan') or '0', 'COUNT', most)
 for at = 1, #step[2], 2 do
   local known = step[2][at + 1]
-  if struct.unpack('<I4', known, #known - 19) < math.floor(now / 3600000000) - 23 then
+  if struct.unpack('<I4', known, #known - 27) < math.floor(now / 3600000000) - 23 then
     call('HDEL', base .. '/tallies', step[2][at])
   end
 end

@@ -1,8 +1,9 @@
 -- Hold for all budgets or for none: quota.grant, as far as it decides. What it says beyond yes and no, the broker works out of the same figures.
 -- ARGV 3 the ask, packed: id, identity, policies, prompt bound, least and wanted output, requests, expires after, the minute that the windows are
 --   of, the loss that the broker knows of, windows: each its key and its end; budgets: each its counter, unit (in capitals: shadow), limit and
---   which of the windows (0: a lease).
-local id, identity, policies, prompt, least, wanted, requests, expires, minute, lost, windows, budgets = unpack(cmsgpack.unpack(ARGV[3]))
+--   which of the windows (0: a lease); rates: what the prompt and the request cost, then what a token of output does, each in whole
+--   micro-dollars and the rest in pico-dollars; empty without a price.
+local id, identity, policies, prompt, least, wanted, requests, expires, minute, lost, windows, budgets, rates = unpack(cmsgpack.unpack(ARGV[3]))
 local quiet = tonumber(head[4] or 0) - server_now -- not by our time: should that stand still, this would never end
 if call('HEXISTS', holds, id) == 1 then
   return {2, now}
@@ -14,8 +15,34 @@ elseif math.floor(now / 60000000) ~= minute then
   return {6, now}
 end
 
+-- A number of Lua has 53 bits, which no product of a price and tokens is sure to fit: so it is built of parts that do, and what is too
+-- large for them is larger than any limit.
+local function money(output)
+  if #rates == 0 then
+    return $MOST_MICROUSD
+  end
+  local millions, rest = math.floor(output / 1000000), output % 1000000
+  return math.min($MOST_MICROUSD, rates[1] + output * rates[3] + millions * rates[4] + math.ceil((rates[2] + rest * rates[4]) / 1000000))
+end
+
+-- The most output that costs no more than this, at most `most`. The quotient may be wrong in its last digit.
+local function paid_for(left, most)
+  local each = #rates > 0 and rates[3] * 1000000 + rates[4] or 0
+  if each == 0 then
+    return most
+  end
+  local output = math.min(most, math.floor(((left - rates[1]) * 1000000 - rates[2]) / each))
+  while output < most and money(output + 1) <= left do
+    output = output + 1
+  end
+  while output > least and money(output) > left do
+    output = output - 1
+  end
+  return output
+end
+
 least = math.min(least, wanted)
-local needs = {t = prompt + least, i = prompt, o = least, r = requests, c = 1}
+local needs = {t = prompt + least, i = prompt, o = least, r = requests, c = 1, u = money(least)}
 local granted, refused, answer = wanted, false, {0, now, 0}
 for n, budget in ipairs(budgets) do
   local counter, unit, window, used = budget[1], string.lower(budget[2]), windows[budget[4]], 0
@@ -33,6 +60,8 @@ for n, budget in ipairs(budgets) do
       granted = math.max(least, math.min(granted, left - prompt))
     elseif unit == 'o' then
       granted = math.max(least, math.min(granted, left))
+    elseif unit == 'u' then
+      granted = math.max(least, paid_for(left, granted))
     end
   end
 end
@@ -44,7 +73,7 @@ answer[3] = granted
 call('EXISTS', open, base .. '/windows', base .. '/widths')
 
 call('HSET', base, 'clock', now)
-needs.t, needs.o = prompt + granted, granted
+needs.t, needs.o, needs.u = prompt + granted, granted, money(granted)
 local charges, leases = {}, {}
 for _, budget in ipairs(budgets) do
   local counter, unit, window = budget[1], string.lower(budget[2]), windows[budget[4]]
@@ -61,6 +90,7 @@ for _, budget in ipairs(budgets) do
     leases[#leases + 1] = counter
   end
 end
-call('HSET', holds, id, cmsgpack.pack({false, identity, policies, prompt, granted, requests, now + expires, charges, leases}))
+local cost = #rates > 0 and needs.u or 0
+call('HSET', holds, id, cmsgpack.pack({false, identity, policies, prompt, granted, requests, now + expires, charges, leases, cost}))
 call('ZADD', open, now + expires, id)
 return answer

@@ -302,7 +302,7 @@ def test_a_stream_passes_whole_whatever_its_pieces_and_is_counted(end: bytes, cu
     places = sorted({min(cut, len(raw)) for cut in cuts} | {0, len(raw)})
     out = b"".join(counting.stream(raw[a:b]) for a, b in itertools.pairwise(places)) + counting.end()
     assert out == raw
-    assert (counting.usage, counting.done) == (Usage(32, 7, 20), True)
+    assert (counting.usage, counting.done) == (Usage(32, 7, 20, 3), True)
 
 
 def test_output_is_known_only_from_the_delta_on_and_final_with_the_stop() -> None:
@@ -310,11 +310,11 @@ def test_output_is_known_only_from_the_delta_on_and_final_with_the_stop() -> Non
     counting.stream(START + WORD)
     assert (counting.usage, counting.done) == (None, False)
     counting.stream(DELTA)
-    assert (counting.usage, counting.done) == (Usage(32, 7, 20), False)
+    assert (counting.usage, counting.done) == (Usage(32, 7, 20, 3), False)
     counting.stream(DELTA.replace(b"7", b"4"))
     counting.stream(DELTA.replace(b'{"output_tokens":7}', b'{"output_tokens":8,"input_tokens":12,"cache_read_input_tokens":null}'))
     counting.stream(STOP)
-    assert (counting.usage, counting.done) == (Usage(35, 8, 20), True)
+    assert (counting.usage, counting.done) == (Usage(35, 8, 20, 3), True)
 
 
 @pytest.mark.parametrize("figure", [b"-1", b"7.0", b'"7"', b"true", b"2147483648"])

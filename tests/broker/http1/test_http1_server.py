@@ -1,4 +1,5 @@
 import asyncio
+import socket
 import ssl
 from dataclasses import replace
 
@@ -611,6 +612,48 @@ async def test_draining_lets_exchanges_end_and_closes_the_idle():
         await asyncio.wait_for(draining, 5)
         assert (d.server.connections, d.server.exchanges) == (0, 0)
         idle_writer.close()
+
+
+async def test_one_that_leaves_answers_what_was_on_its_way_and_ends_each_connection_with_it():
+    async with door() as d:
+        reader, writer = await asyncio.open_connection("127.0.0.1", d.port)
+        await until(lambda: d.server.connections == 1)
+        leaving = asyncio.get_running_loop().create_task(d.server.leave(5))
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection("127.0.0.1", d.port)
+        writer.write(GET)
+        got = await asyncio.wait_for(reader.read(), 5)
+        assert statuses(got) == [200]
+        assert b"connection: close" in got
+        await asyncio.wait_for(leaving, 5)
+        assert d.server.connections == 0
+        writer.close()
+
+
+async def test_one_that_leaves_waits_for_handshakes_that_are_under_way(tls):
+    async with door(ssl=tls[0]) as d:
+        raw = socket.create_connection(("127.0.0.1", d.port))
+        await until(lambda: d.server.handshakes == 1)
+        leaving = asyncio.get_running_loop().create_task(d.server.leave(5))
+        await asyncio.sleep(0)
+        raw.setblocking(False)  # noqa: FBT003  its only parameter
+        reader, writer = await asyncio.open_connection(sock=raw, ssl=tls[1], server_hostname="")
+        writer.write(GET)
+        assert statuses(await asyncio.wait_for(reader.read(), 5)) == [200]
+        await asyncio.wait_for(leaving, 5)
+        writer.close()
+
+
+async def test_one_that_leaves_does_not_wait_for_ever_for_the_idle():
+    async with door() as d:
+        reader, writer = await asyncio.open_connection("127.0.0.1", d.port)
+        await until(lambda: d.server.connections == 1)
+        await asyncio.wait_for(d.server.leave(0.01), 5)
+        assert d.server.connections == 1
+        await asyncio.wait_for(d.server.drain(0), 5)
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_draining_cancels_what_still_runs_at_the_deadline():

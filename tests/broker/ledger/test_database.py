@@ -1,11 +1,15 @@
 """The file of the quota store: made for its owner alone, refused when it is not ours, all or nothing."""
 
+import json
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.clock import Clock
 
+from broker.chat import Usage
+from broker.ledger.book import Book
 from broker.ledger.database import CannotOpen, Database
 
 
@@ -102,6 +106,60 @@ def test_another_programs_database_is_refused_and_left_as_it_was(path):
     with pytest.raises(CannotOpen, match="another program"):
         open_and_close(path)
     assert path.read_bytes() == before
+
+
+VERSION_1 = """
+CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), now REAL NOT NULL) STRICT;
+INSERT INTO clock VALUES (1, 0.0);
+CREATE TABLE counters (
+    counter TEXT NOT NULL, label TEXT NOT NULL, ends_at REAL NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (counter, label)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE holds (id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL, until REAL NOT NULL, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE leases (counter TEXT NOT NULL, hold_id TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (counter, hold_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE tallies (
+    policy TEXT NOT NULL, identity TEXT NOT NULL, hour INTEGER NOT NULL,
+    tokens INTEGER NOT NULL, requests INTEGER NOT NULL, denied INTEGER NOT NULL, last_used REAL NOT NULL,
+    PRIMARY KEY (policy, identity, hour)
+) STRICT, WITHOUT ROWID;
+PRAGMA application_id = 1095323989;
+PRAGMA user_version = 1;
+"""
+
+
+def of_version_1(path):
+    """As a broker before this one left it: a hold that is open, and its counter."""
+    hold = ["me", ["team1/p"], [["{team1}/c", "2026-11-17T12", 1e12, "total_tokens", 200]], [], 100, 100, 1, 1e12]
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(VERSION_1)
+    connection.execute("INSERT INTO counters VALUES ('{team1}/c', '2026-11-17T12', 1e12, 200)")
+    connection.execute("INSERT INTO holds VALUES ('old', 'open', 1e12, ?)", (json.dumps(hold).encode(),))
+    connection.execute("INSERT INTO tallies VALUES ('team1/p', 'me', ?, 11, 1, 0, 5.0)", (int(Clock().now // 3600),))
+    connection.commit()
+    connection.close()
+
+
+def test_a_file_of_the_version_before_goes_on_counting_and_counts_money(path):
+    of_version_1(path)
+    database = Database.open(path, Clock(), busy_s=1)
+    book = Book(database)
+    with book.transaction() as now:
+        assert book.settle("old", Usage(60, 30), 7, now) == 0
+    with book.transaction() as now:
+        assert [(tally.tokens, tally.cost_microusd) for tally in book.tallies(now)] == [(101, 7)]
+        assert [reading.used for reading in book.readings(now)] == [90]
+    database.close()
+    open_and_close(path)
+
+
+def test_processes_that_open_an_older_file_at_once_change_it_once(path):
+    of_version_1(path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(open_and_close, [path] * 4))
+    with sqlite3.connect(path) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(tallies)")]
+    connection.close()
+    assert columns.count("microusd") == 1
 
 
 def test_a_file_of_a_later_version_is_refused(path):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from support.asks import ask, tokens, width
+from support.asks import ask, money, tokens, width
 from support.clock import Clock
 from support.ledgers import STORES, open_ledger, used
 
@@ -20,11 +20,16 @@ from broker.chat import Usage
 from broker.errors import BrokerError
 from broker.grant import Per
 from broker.ledger.holds import VOID_S
+from broker.money import Price, dearest
 from broker.quota import Ask
 
 PROMPT, WANTED, EXPIRES_S = 100, 100, 100.0
 QUOTA = tokens(10 * (PROMPT + WANTED), Per.MONTH, name="ceiling")
 SLOTS = width(6)
+# Two backends of one model: either may answer, so each hold is priced at the dearer one
+PRICES = (Price(1_000_000, 4_000_000, 100_000, 1_250_000, 5_000_000), Price(300_001, 999_999, 300_001, 300_001))
+RATES = dearest(PRICES)
+DOLLARS = money(8 * RATES.microusd(PROMPT, WANTED), Per.MONTH, name="dollars")
 
 
 @dataclass(eq=False)
@@ -35,6 +40,7 @@ class Exchange:
     state: Literal["asking", "held", "ended", "given up", "crashed"] = "asking"
     granted: int = 0
     charged: int | None = None
+    charged_microusd: int = 0
     expires_at: float = 0.0
     is_over: bool = False
     voided_at: float | None = None
@@ -47,6 +53,7 @@ class Ending:
     exchange: Exchange
     is_void: bool
     usage: Usage | None = None
+    microusd: int | None = None
 
 
 class BadNetwork(RuleBasedStateMachine):
@@ -61,6 +68,7 @@ class BadNetwork(RuleBasedStateMachine):
         self.questions: list[Exchange] = []  # whose holds are on their way to the store
         self.sent: list[Ending] = []
         self.billed = 0
+        self.billed_microusd = 0
         opened = [self.runner.run(open_ledger(self.store, Path(self.folder.name), self.clock)) for _ in range(2)]
         self.brokers = opened[:1] * 2 if self.store == "memory" else opened
 
@@ -73,6 +81,7 @@ class BadNetwork(RuleBasedStateMachine):
             self.sweep(1)
             held = [one.charged for one in self.all if one.charged is not None]
             assert self.counted() == sum(held)
+            assert self.counted("dollars") == sum(one.charged_microusd for one in self.all)
             assert self.runner.run(self.brokers[0].open_holds()) == 0
             assert "width" not in self.runner.run(used(self.brokers[0]))
         finally:
@@ -81,8 +90,8 @@ class BadNetwork(RuleBasedStateMachine):
             self.runner.close()
             self.folder.cleanup()
 
-    def counted(self) -> int:
-        return self.runner.run(used(self.brokers[1])).get("ceiling", 0)
+    def counted(self, name: str = "ceiling") -> int:
+        return self.runner.run(used(self.brokers[1])).get(name, 0)
 
     def are(self, *states: str) -> list[Exchange]:
         """Exchanges whose brokers think so. One that is held ends before its hold expires: its deadlines lie before that."""
@@ -96,7 +105,7 @@ class BadNetwork(RuleBasedStateMachine):
     @rule()
     def begin(self) -> None:
         """The hold is asked once; it arrives later, if at all."""
-        exchange = Exchange(ask(QUOTA, SLOTS, prompt=PROMPT, wanted=WANTED, expires_s=EXPIRES_S))
+        exchange = Exchange(ask(QUOTA, SLOTS, DOLLARS, prompt=PROMPT, wanted=WANTED, expires_s=EXPIRES_S, rates=RATES))
         self.all.append(exchange)
         self.questions.append(exchange)
 
@@ -114,6 +123,7 @@ class BadNetwork(RuleBasedStateMachine):
             return
         assert exchange.voided_at is None or self.clock.now >= exchange.voided_at + VOID_S, "held after its void"
         exchange.charged = PROMPT + held.granted_output
+        exchange.charged_microusd = RATES.microusd(PROMPT, held.granted_output)
         exchange.expires_at = self.clock.now + EXPIRES_S
         if exchange.state == "asking" and not is_answer_lost:
             exchange.state, exchange.granted = "held", held.granted_output
@@ -126,22 +136,28 @@ class BadNetwork(RuleBasedStateMachine):
         self.sent.append(Ending(exchange, is_void=True))
 
     @precondition(lambda self: self.are("held"))
-    @rule(data=st.data(), words=st.integers(0, 2 * WANTED), fate=st.sampled_from(["answered", "hung up", "never sent"]))
-    def end(self, data, words, fate) -> None:
+    @rule(
+        data=st.data(),
+        words=st.integers(0, 2 * WANTED),
+        price=st.sampled_from(PRICES),
+        fate=st.sampled_from(["answered", "hung up", "never sent"]),
+    )
+    def end(self, data, words, price, fate) -> None:
         exchange = data.draw(st.sampled_from(self.are("held")))
         exchange.state = "ended"
         if fate == "never sent":
             self.sent.append(Ending(exchange, is_void=True))
             return
-        usage = self.bill(exchange, words)
-        self.sent.append(Ending(exchange, is_void=False, usage=usage if fate == "answered" else None))
+        usage, microusd = self.bill(exchange, words, price)
+        is_known = fate == "answered"
+        self.sent.append(Ending(exchange, is_void=False, usage=usage if is_known else None, microusd=microusd if is_known else None))
 
     @precondition(lambda self: self.are("asking", "held"))
-    @rule(data=st.data(), words=st.integers(0, 2 * WANTED))
-    def crash(self, data, words) -> None:
+    @rule(data=st.data(), words=st.integers(0, 2 * WANTED), price=st.sampled_from(PRICES))
+    def crash(self, data, words, price) -> None:
         exchange = data.draw(st.sampled_from(self.are("asking", "held")))
         if exchange.state == "held":
-            self.bill(exchange, words)
+            self.bill(exchange, words, price)
         exchange.state = "crashed"
 
     @precondition(lambda self: self.sent)
@@ -165,27 +181,32 @@ class BadNetwork(RuleBasedStateMachine):
     def what_is_billed_is_counted(self) -> None:
         assert self.billed <= QUOTA.limit
         assert self.billed <= self.counted() <= QUOTA.limit
+        assert self.billed_microusd <= self.counted("dollars") <= DOLLARS.limit
 
-    def bill(self, exchange: Exchange, words: int) -> Usage:
-        usage = Usage(PROMPT, min(exchange.granted, words))
+    def bill(self, exchange: Exchange, words: int, price: Price) -> tuple[Usage, int]:
+        """A part of the prompt is cached, another one written to the cache."""
+        usage = Usage(PROMPT, min(exchange.granted, words), words % PROMPT // 2, PROMPT // 3)
+        microusd = price.cost(usage)
         self.billed += usage.input_tokens + usage.output_tokens
-        return usage
+        self.billed_microusd += microusd
+        return usage, microusd
 
     def arrive(self, ending: Ending, broker) -> None:
         exchange = ending.exchange
         if ending.is_void:
             self.runner.run(broker.void(exchange.ask.hold_id))
         else:
-            assert self.runner.run(broker.settle(exchange.ask.hold_id, ending.usage)) == 0
+            assert self.runner.run(broker.settle(exchange.ask.hold_id, ending.usage, ending.microusd)) == 0
         if exchange.charged is None:
             if ending.is_void and exchange.voided_at is None:
                 exchange.voided_at = self.clock.now
         elif not exchange.is_over:
             exchange.is_over = True
             if ending.is_void:
-                exchange.charged = 0
+                exchange.charged = exchange.charged_microusd = 0
             elif ending.usage is not None:
                 exchange.charged = ending.usage.input_tokens + ending.usage.output_tokens
+                exchange.charged_microusd = ending.microusd or 0
 
 
 @pytest.mark.parametrize("store", STORES)

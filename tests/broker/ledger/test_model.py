@@ -3,13 +3,15 @@
 import asyncio
 import tempfile
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from support.asks import ask, requests, tokens, width
+from support.asks import ask, money, requests, tokens, width
 from support.clock import Clock
 from support.ledgers import STORES, open_ledger
 
@@ -17,19 +19,34 @@ from broker.chat import Usage
 from broker.errors import BrokerError, ConcurrencyFull, ExceedsQuota, QuotaExhausted, Unavailable
 from broker.grant import Budget, Per, Unit
 from broker.ledger.holds import LATE_S, VOID_S
+from broker.money import Rates
 from broker.quota import LEASE_S, Ask, window
 
 HOURLY, OUTPUT = tokens(2_000), tokens(900, Per.MINUTE, unit=Unit.OUTPUT_TOKENS, name="out")
 INPUT, PACE, SLOTS = tokens(1_500, Per.DAY, unit=Unit.INPUT_TOKENS, name="in"), requests(4), width(2)
 SHADOW = tokens(300, Per.MINUTE, name="shadow", shadow=True)
-BUDGETS = (HOURLY, OUTPUT, INPUT, PACE, SLOTS, SHADOW)
+DOLLARS, WOULD_BE = money(2_500), money(400, Per.MINUTE, name="would-be", shadow=True)
+BUDGETS = (HOURLY, OUTPUT, INPUT, PACE, SLOTS, SHADOW, DOLLARS, WOULD_BE)
+PRICES = (None, Rates(0, 0, 0), Rates(1_000_000, 3_000_000, 0), Rates(333_333, 1_500_001, 10_000_000))
+NO_PRICE = 10**15
 
 amounts = st.integers(min_value=0, max_value=700)
 usages = st.one_of(st.none(), st.builds(Usage, amounts, amounts))
 
 
-def costs(input_tokens: int, output_tokens: int, counted: int) -> dict[Unit, int]:
+def price(rates: Rates | None, prompt: int, output: int) -> int:
+    """By fractions, rounded up once."""
+    return ceil(Fraction(rates.input * prompt + rates.output * output + rates.request, 10**6)) if rates else NO_PRICE
+
+
+def bound(asked: Ask, output: int) -> dict[Unit, int]:
+    prompt = asked.demand.prompt_bound
+    return costs(prompt, output, 1, price(asked.rates, prompt, output))
+
+
+def costs(input_tokens: int, output_tokens: int, counted: int, microusd: int) -> dict[Unit, int]:
     return {
+        Unit.USD: microusd,
         Unit.INPUT_TOKENS: input_tokens,
         Unit.OUTPUT_TOKENS: output_tokens,
         Unit.TOTAL_TOKENS: input_tokens + output_tokens,
@@ -64,7 +81,7 @@ class Naive:
         return sum(hold.charged[budget.unit] for hold in held if window(budget.per, hold.at) == current)
 
     def fits(self, asked: Ask, output: int, now: float, *, empty: bool = False, tokens_only: bool = False) -> bool:
-        needs = {**costs(asked.demand.prompt_bound, output, 1), Unit.CONCURRENT: 0 if tokens_only else 1}
+        needs = {**bound(asked, output), Unit.CONCURRENT: 0 if tokens_only else 1}
         for budget in asked.budgets:
             need = needs[budget.unit]
             if need and not budget.shadow and need + (0 if empty else self.used(budget, now)) > budget.limit:
@@ -79,18 +96,18 @@ class Naive:
         if not self.fits(asked, least, now):
             return ConcurrencyFull if self.fits(asked, least, now, tokens_only=True) else QuotaExhausted
         granted = max(output for output in range(least, asked.demand.wanted_output + 1) if self.fits(asked, output, now))
-        charged = costs(asked.demand.prompt_bound, granted, 1)
-        self.holds[asked.hold_id] = Held(asked, now, granted, charged, now + LEASE_S)
+        self.holds[asked.hold_id] = Held(asked, now, granted, bound(asked, granted), now + LEASE_S)
         return granted
 
-    def settle(self, hold_id: str, usage: Usage | None) -> int:
+    def settle(self, hold_id: str, usage: Usage | None, microusd: int | None) -> int:
         hold = self.holds.get(hold_id)
         if hold is None or hold.ended not in ("", "spent") or (hold.ended and usage is None):
             return 0
         over = 0
         if usage is not None:
             over = max(0, usage.input_tokens - hold.ask.demand.prompt_bound) + max(0, usage.output_tokens - hold.granted)
-            used = costs(usage.input_tokens, usage.output_tokens, 1)
+            unknown = bound(hold.ask, hold.granted)[Unit.USD] if hold.ask.rates else 0
+            used = costs(usage.input_tokens, usage.output_tokens, 1, unknown if microusd is None else microusd)
             hold.charged = {unit: max(hold.charged[unit], used[unit]) for unit in used} if hold.ended else used
         hold.ended = "late" if hold.ended else "settled"
         return over
@@ -100,7 +117,7 @@ class Naive:
         if hold is None:
             self.voids.setdefault(hold_id, now)
         elif not hold.ended:
-            hold.charged, hold.ended = costs(0, 0, 0), "voided"
+            hold.charged, hold.ended = costs(0, 0, 0, 0), "voided"
 
     def expire(self, now: float) -> set[str]:
         overdue = {hold_id for hold_id, hold in self.holds.items() if not hold.ended and hold.at + hold.ask.expires_s <= now}
@@ -152,11 +169,15 @@ class Comparison(RuleBasedStateMachine):
         self.now = max(self.now, self.clock.now)
 
     @rule(
-        budgets=st.sets(st.sampled_from(BUDGETS)), prompt=amounts, least=amounts, wanted=amounts, expires_s=st.sampled_from([20, 90, 400])
+        budgets=st.sets(st.sampled_from(BUDGETS)),
+        demand=st.tuples(amounts, amounts, amounts),
+        rates=st.sampled_from(PRICES),
+        expires_s=st.sampled_from([20, 90, 400]),
     )
-    def hold(self, budgets, prompt, least, wanted, expires_s) -> None:
+    def hold(self, budgets, demand, rates, expires_s) -> None:
         chosen = [budget for budget in BUDGETS if budget in budgets]
-        asked = ask(*chosen, prompt=prompt, least=least, wanted=wanted, expires_s=expires_s)
+        prompt, least, wanted = demand
+        asked = ask(*chosen, prompt=prompt, least=least, wanted=wanted, expires_s=expires_s, rates=rates)
         expected = self.naive.hold(asked, self.now)
         if isinstance(expected, int):
             assert self.runner.run(self.ledger.hold(asked)).granted_output == expected
@@ -174,10 +195,10 @@ class Comparison(RuleBasedStateMachine):
             with pytest.raises(Unavailable):
                 self.runner.run(self.ledger.hold(ask(hold_id=hold_id, prompt=1, least=0, wanted=0)))
 
-    @rule(data=st.data(), usage=usages)
-    def settle(self, data, usage) -> None:
+    @rule(data=st.data(), usage=usages, microusd=st.none() | amounts)
+    def settle(self, data, usage, microusd) -> None:
         hold_id = self.any_id(data)
-        assert self.runner.run(self.ledger.settle(hold_id, usage)) == self.naive.settle(hold_id, usage)
+        assert self.runner.run(self.ledger.settle(hold_id, usage, microusd)) == self.naive.settle(hold_id, usage, microusd)
 
     @rule(data=st.data())
     def void(self, data) -> None:

@@ -3,14 +3,16 @@
 import asyncio
 import secrets
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.asks import ask, requests, tokens, width
+from support.asks import ask, money, requests, tokens, width
 from support.clock import Clock
 from support.ledgers import steered
 
+from broker.chat import Usage
 from broker.errors import BrokerError
 from broker.grant import Per, Unit
+from broker.money import Rates
 from broker.quota import grant
 
 amounts = st.integers(min_value=0, max_value=200)
@@ -18,6 +20,13 @@ limits = st.integers(min_value=1, max_value=400)
 budgets = st.tuples(
     st.sampled_from([Unit.TOTAL_TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS]), limits, st.sampled_from(Per), st.booleans()
 )
+
+
+# Prices and amounts up to the largest that can be written, with those on both sides of what Lua's numbers hold exactly
+pico = st.one_of(st.integers(0, 10), st.integers(0, 10**9), st.integers(0, 10**15 - 1), st.just(999_999))
+prices = st.none() | st.builds(Rates, pico, pico, pico)
+dollars = st.one_of(st.integers(1, 10**4), st.integers(1, 10**15 - 1))
+tokens_asked = st.one_of(st.integers(0, 200), st.integers(0, 2**31 - 1), st.integers(0, 128 * (2**31 - 1)))
 
 
 def as_budgets(drawn, pace, slots):
@@ -61,6 +70,41 @@ def test_a_series_of_asks_is_answered_as_the_one_decision_says(drawn, pace, slot
                 standing = {reading.counter: reading.used for reading in await ledger.readings()}
                 expected = await outcome(decide(one, [standing.get(budget.counter, 0) for budget in chosen], clock()))
                 assert await outcome(said_by(ledger, one)) == expected
+        finally:
+            await ledger.close()
+
+    asyncio.run(run())
+
+
+MANY = 128 * (2**31 - 1)
+
+
+# In plain numbers of Lua the first would be held a micro-dollar too cheap, and the quotients of the others be one token wrong
+@example(limits=[(10**15 - 1, False)], asked=[(Rates(0, 670_041, 466_246), 0, 0, 44_418_849_116, 0)])
+@example(limits=[(936_622_893_123_180, False)], asked=[(Rates(0, 10_112_730_746, 702_603), 0, 0, MANY, 0)])
+@example(limits=[(399_885_856_112_340, False)], asked=[(Rates(0, 4_382_214_789, 968_787), 0, 0, MANY, 0)])
+@settings(max_examples=300)
+@given(
+    limits=st.lists(st.tuples(dollars, st.booleans()), min_size=1, max_size=3),
+    asked=st.lists(st.tuples(prices, st.integers(0, 2**25), tokens_asked, tokens_asked, amounts), min_size=1, max_size=6),
+)
+def test_money_is_granted_to_the_last_token_as_the_one_decision_says(limits, asked):
+    chosen = tuple(money(limit, name=f"m{n}", shadow=shadow) for n, (limit, shadow) in enumerate(limits))
+
+    async def run() -> None:
+        clock = Clock()
+        ledger = await steered(f"{secrets.token_hex(8)}/", clock)
+        try:
+            for rates, prompt, least, wanted, left in asked:
+                one = ask(*chosen, prompt=prompt, least=least, wanted=wanted, rates=rates)
+                standing = {reading.counter: reading.used for reading in await ledger.readings()}
+                expected = await outcome(decide(one, [standing.get(budget.counter, 0) for budget in chosen], clock()))
+                assert await outcome(said_by(ledger, one)) == expected
+                after = {reading.counter: reading.used for reading in await ledger.readings()}
+                if isinstance(expected[0], int):
+                    bound = one.bound(expected[0]).microusd
+                    assert [after[budget.counter] for budget in chosen] == [standing.get(budget.counter, 0) + bound for budget in chosen]
+                    await ledger.settle(one.hold_id, Usage(0, 0), min(bound, left))
         finally:
             await ledger.close()
 

@@ -141,7 +141,7 @@ async def test_a_tally_does_not_grow_beyond_a_day():
         clock.move(3600)
     with shared_server().client() as client:
         (packed,) = client.hvals(f"{prefix}{{team1}}/tallies")
-    assert len(packed) == 8 + 24 * 20
+    assert len(packed) == 8 + 24 * 28
     await ledger.close()
 
 

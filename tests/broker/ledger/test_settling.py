@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from support.asks import ask, requests, tokens, width
+from support.asks import ask, money, requests, tokens, width
 from support.clock import Clock
 from support.ledgers import used
 
@@ -12,6 +12,7 @@ from broker.chat import Usage
 from broker.errors import Unavailable
 from broker.ledger.memory import MemoryLedger
 from broker.ledger.settling import Settler
+from broker.money import Rates
 from broker.quota import Held
 
 
@@ -27,12 +28,12 @@ class Shaky(MemoryLedger):
         self.away -= 1
         return self.away >= 0
 
-    async def settle(self, hold_id, usage):
+    async def settle(self, hold_id, usage, cost_microusd=None):
         if self._is_away():
             if self.loses:
-                await super().settle(hold_id, usage)
+                await super().settle(hold_id, usage, cost_microusd)
             raise Unavailable("away")
-        return await super().settle(hold_id, usage)
+        return await super().settle(hold_id, usage, cost_microusd)
 
     async def void(self, hold_id):
         if self._is_away():
@@ -123,3 +124,13 @@ async def test_denials_are_counted_and_lost_without_a_sound_when_the_store_is_aw
     settler.deny(denied.policies, denied.identity)
     assert await settler.drain(10) == 0
     assert [tally.denied for tally in await ledger.tallies()] == [1]
+
+
+@pytest.mark.parametrize("away", [0, 2])
+async def test_what_it_cost_arrives_with_the_usage_however_often_it_is_sent(away):
+    ledger = Shaky(away=away)
+    settler = Settler(ledger)
+    await ledger.hold(ask(money(1_000), hold_id="one", rates=Rates(1_000_000, 1_000_000, 0)))
+    settler.settle("one", Usage(10, 5), 15)
+    assert await settler.drain(10) == 0
+    assert await used(ledger) == {"money": 15}
