@@ -13,7 +13,14 @@ WRONG: Final = 1
 USAGE: Final = 2
 EVERYWHERE: Final = ""  # in place of a namespace
 
-_KUBECONFIG: Final = next(one for one in config.CLUSTER if one.flag == "--kubeconfig")
+_KUBECONFIG: Final = config.Switch(
+    "--kubeconfig",
+    "FILE",
+    "credentials for the API server; without it those of kubectl",
+    optional=True,
+    prefix="AIACCESS_",
+    aliases=("KUBECONFIG",),
+)
 _NAMESPACE: Final = next(one for one in cli.REVIEW if one.flag == "--namespace")
 # kubectl's own --namespace is the one that is asked about
 _BROKER_NAMESPACE: Final = replace(_NAMESPACE, flag="--broker-namespace", prefix="AIACCESS_", aliases=(_NAMESPACE.variable,))

@@ -29,7 +29,9 @@ def build(resources: Resources, settings: Settings) -> Snapshot:
         *(routing_status(one) for one in routed),
         *(provider_status(source, connection) for source, connection in providers),
         *(
-            access_status(policy, _missing(policy, offers, settings), _unpriced(one, by_namespace))
+            access_status(
+                policy, _missing(policy, offers, settings), _unpriced(one, by_namespace), by_namespace.get(policy.about.namespace, ())
+            )
             for policy, one in zip(resources.access, made, strict=True)
         ),
         *(secret_status(secret) for secret in resources.secrets),

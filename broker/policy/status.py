@@ -51,6 +51,7 @@ class ObjectStatus:
 
 
 _FAULTS_SHOWN = 8
+_NAMES_SHOWN = 8
 
 
 def accepted(about: About, *, taken: Iterable[tuple[str, str]] = ()) -> Condition:
@@ -100,8 +101,17 @@ def provider_status(source: ProviderObject, connection: Connection | None) -> Ob
     return ObjectStatus(about, (accepted(about), ready), notices=_remarks((connection,)))
 
 
-def access_status(policy: AccessPolicy, missing: Sequence[str], unpriced: Sequence[Unpriced] = ()) -> ObjectStatus:
-    """missing: models that the policy lists and its namespace does not offer. unpriced: where its quotas of money cannot be counted."""
+def access_status(
+    policy: AccessPolicy, missing: Sequence[str], unpriced: Sequence[Unpriced] = (), offered: Sequence[Offer] = ()
+) -> ObjectStatus:
+    """Of one policy.
+
+    Args:
+        policy: wrong or not.
+        missing: models that it lists and its namespace does not offer.
+        unpriced: where its quotas of money cannot be counted.
+        offered: what its namespace does offer.
+    """
     about, spec = policy.about, policy.spec
     if not about.accepted or spec is None:
         kept = _kept(policy)
@@ -112,7 +122,13 @@ def access_status(policy: AccessPolicy, missing: Sequence[str], unpriced: Sequen
             Condition("Programmed", "False", "Pending", _NOT_ACCEPTED + kept),
         )
         return ObjectStatus(about, rejected, subject_summary=_subjects(spec), model_summary=_summary(spec.models or ()) if spec else "")
-    conditions = (accepted(about), _bundle_ready(spec), _models_resolved(spec, missing, unpriced), _programmed(about), *_bound(spec))
+    conditions = (
+        accepted(about),
+        _bundle_ready(spec),
+        _models_resolved(spec, missing, unpriced, offered),
+        _programmed(about),
+        *_bound(spec),
+    )
     models = _summary(spec.models or (EVERY_MODEL,))
     notices = (*_never_matching(spec), *_partly_priced(spec, unpriced))
     return ObjectStatus(about, conditions, subject_summary=_subjects(spec), model_summary=models, notices=notices)
@@ -187,13 +203,17 @@ def _bundle_ready(spec: AccessSpec) -> Condition:
     return Condition("BundleReady", "Unknown", "NotPermitted", text, "spec.mtls.trustBundleConfigMap")
 
 
-def _models_resolved(spec: AccessSpec, missing: Sequence[str], unpriced: Sequence[Unpriced]) -> Condition:
+def _models_resolved(spec: AccessSpec, missing: Sequence[str], unpriced: Sequence[Unpriced], offered: Sequence[Offer]) -> Condition:
     wholly = [one for one in unpriced if one.wholly]
     if not missing and not wholly:
         return Condition("ModelsResolved", "True", "Resolved", "every model is offered in this namespace")
     texts: list[str] = []
     if missing:
-        texts.append(f"no AIRoutingPolicy of this namespace offers {', '.join(missing)}; a policy grants models of its own namespace only")
+        there = ", ".join(offer.name for offer in offered[:_NAMES_SHOWN]) + (", …" if len(offered) > _NAMES_SHOWN else "")
+        texts.append(
+            f"no AIRoutingPolicy of this namespace offers {', '.join(missing)}; a policy grants models of its own namespace only, which "
+            f"offers {there or 'none'}"
+        )
     if wholly:
         names = ", ".join(dict.fromkeys(one.model for one in wholly))
         what = "count nothing there" if spec.mode == "Shadow" else "refuse them to everybody whom this policy names"

@@ -172,7 +172,8 @@ def test_models_that_nobody_offers_are_told():
     snapshot = world(routing(), access(spec="{mtls: {trustDomain: a}, models: [gpt, nothing]}"))
     missing = condition(snapshot, "access", "ModelsResolved")
     assert (missing.status, missing.reason) == ("False", "ModelNotFound")
-    assert "nothing" in missing.message
+    assert "offers nothing; " in missing.message
+    assert missing.message.endswith(" which offers gpt")
     glob = access(name="deny", namespace="broker-system", spec="{mtls: {trustDomain: a}, models: [nothing], action: Deny}")
     assert condition(world(glob), "deny", "ModelsResolved").status == "True"
 

@@ -144,7 +144,7 @@ def test_kinds_of_refused_handshakes_are_bounded() -> None:
 
 async def test_tokens_beyond_a_hold_raise_the_alarm_counter() -> None:
     class Ledger(MemoryLedger):
-        async def settle(self, hold_id: str, usage: Usage | None) -> int:
+        async def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None = None) -> int:
             return usage.output_tokens if usage else 0
 
     telemetry, settler = Telemetry("0.1.0"), Settler(Ledger(lambda: 0.0))

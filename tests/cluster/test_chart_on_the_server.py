@@ -3,14 +3,12 @@
 No kubelet: Pods are made and stay Pending, so no webhook answers. What runs with the accounts of the chart runs on this host.
 """
 
-import asyncio
 import json
 import secrets
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +23,6 @@ from support.cluster.spire import Spire
 from support.generated_objects import whole
 from support.objects_in_cluster import define
 from support.processes import free_port
-
-from broker.kube.connection import Connection
-from broker.kube.source import Cluster, Scope
-from broker.objects import Resources
 
 PATIENCE_S = 60.0
 POD = {"containers": [{"name": "agent", "image": "agent"}]}
@@ -134,6 +128,11 @@ def eventually(what: Callable[[], Any], why: Callable[[], str] = str) -> Any:
     return found
 
 
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own loopback
+        return answer.read().decode()
+
+
 def test_its_pods_are_made_in_a_namespace_that_enforces_the_restricted_profile(release: Release):
     def made() -> list[str]:
         pods = release.kubectl().json("get", "pods", "-l", "app.kubernetes.io/part-of=inference-broker")["items"]
@@ -219,30 +218,8 @@ def test_edit_says_what_can_be_called_and_admin_who_may_call_it(release: Release
     admin("delete", "aiaccesspolicy,airoutingpolicy,aiprovider", "by-people")
 
 
-async def test_the_brokers_account_reads_its_objects_and_the_secrets_that_they_name(release: Release):
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "openai"}, "stringData": {"api-key": "sk-canary"}}
-    for namespace in (release.team, release.named):
-        release.kubectl(namespace).apply([secret, whole("AIRoutingPolicy", ROUTING, "routing", namespace)])
-    kubeconfig = release.cluster.service_account_kubeconfig(release.own, release.account())
-    connection = await Connection.open(str(kubeconfig), {})
-    source = Cluster(connection, Scope.of(release.own, (), (release.team, release.named)))
-
-    def read(resources: Resources) -> dict[str | None, bool]:
-        return {made.about.namespace: "api-key" in made.keys for made in resources.secrets}
-
-    try:
-        async with asyncio.timeout(PATIENCE_S), aclosing(source.changes()) as changes:
-            async for resources in changes:
-                if read(resources) == {release.team: True, release.named: True}:
-                    break
-        assert source.why_not_ready() == []
-        assert source.remarks() == []
-    finally:
-        await connection.close()
-
-
-def on_this_host(release: Release, component: str, folder: Path, spire: Spire | None = None) -> Server:
-    """The program of a Deployment with its arguments, its variables and its account's token; on ports of this host."""
+def on_this_host(release: Release, component: str, folder: Path, spire: Spire | None = None) -> tuple[Server, str]:
+    """The program of a Deployment with its arguments, its variables and its account's token, and the URL of its admin port."""
     made = container(render(release.values, release.name, release.own), release.account(component))
     admin = f"127.0.0.1:{free_port()}"
     places = {"--admin": admin, "--listen": f"127.0.0.1:{free_port()}"} | ({"--spiffe-endpoint-socket": spire.endpoint} if spire else {})
@@ -252,30 +229,46 @@ def on_this_host(release: Release, component: str, folder: Path, spire: Spire | 
     kubeconfig = release.cluster.service_account_kubeconfig(release.own, release.account(component))
     command = [sys.executable, *module, *arguments, f"--kubeconfig={kubeconfig}"]
     environ = {variable["name"]: variable["value"] for variable in made.get("env", ())}
-    return Server(component or "broker", command, folder / "log", lambda: answers(f"http://{admin}/readyz"), environ)
+    url = f"http://{admin}"
+    return Server(component or "broker", command, folder / "log", lambda: get(f"{url}/readyz").startswith("ready"), environ), url
+
+
+def give_it_something_to_read(release: Release) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "openai"}, "stringData": {"api-key": "sk-canary"}}
+    for namespace in (release.team, release.named):
+        release.kubectl(namespace).apply([secret, whole("AIRoutingPolicy", ROUTING, "routing", namespace)])
 
 
 def test_the_broker_gets_ready_with_its_account_and_the_arguments_of_the_chart(release: Release, spire: Spire, tmp_path: Path):
+    give_it_something_to_read(release)
     spire.until_served(spire.myself())
-    server = on_this_host(release, "", tmp_path, spire)
+    server, admin = on_this_host(release, "", tmp_path, spire)
+    watched = [f'kind="Secret",namespace="{namespace}"' for namespace in (release.team, release.named)]
     try:
         server.start()
+        eventually(lambda: get(f"{admin}/readyz") == "ready\n" and all(one in get(f"{admin}/metrics") for one in watched))
         assert server.stop() == 0
         assert "forbidden" not in server.log.read_text()
     finally:
         server.kill()
 
 
-def test_the_controller_runs_with_its_account_and_the_arguments_of_the_chart(release: Release, tmp_path: Path):
-    release.kubectl(release.team).apply([whole("AIAccessPolicy", ACCESS, "told", release.team)])
-    server = on_this_host(release, "controller", tmp_path)
+def test_the_controller_tells_of_objects_and_secrets_with_its_account_and_the_arguments_of_the_chart(release: Release, tmp_path: Path):
+    give_it_something_to_read(release)
+    unnamed = json.loads(json.dumps(ROUTING).replace('{"name": "openai"}', '{"name": "another"}').replace("gpt-4o", "other"))
+    release.kubectl(release.named).apply([whole("AIRoutingPolicy", unnamed, "unnamed", release.named)])
+    server, _ = on_this_host(release, "controller", tmp_path)
     try:
         server.start()
-        release.kubectl(release.team)("wait", "--for=condition=Accepted", "aiaccesspolicy/told", "--timeout=45s")
+        for namespace in (release.team, release.named):
+            release.kubectl(namespace)("wait", "--for=condition=ProvidersConfigured", "airoutingpolicy/routing", "--timeout=45s")
+        release.kubectl(release.named)("wait", "--for=condition=ProvidersConfigured=False", "airoutingpolicy/unnamed", "--timeout=45s")
+        assert "may not be read" in release.kubectl(release.named)(
+            "get", "airoutingpolicy", "unnamed", "-o", "jsonpath={.status.conditions}"
+        )
         lease = release.kubectl().json("get", "lease", release.account("controller"))
         assert lease["spec"]["holderIdentity"]
         assert server.stop() == 0
-        assert "forbidden" not in server.log.read_text()
     finally:
         server.kill()
 
@@ -309,7 +302,7 @@ def answer(kubectl: Kubectl, made: str) -> str:
 
 def test_the_webhook_keeps_its_certificate_with_its_account_and_an_upgrade_leaves_it(release: Release, tmp_path: Path):
     kubectl, secret = release.kubectl(), f"{release.account('webhook')}-tls"
-    server = on_this_host(release, "webhook", tmp_path)
+    server, _ = on_this_host(release, "webhook", tmp_path)
     try:
         server.start()
     finally:
@@ -329,8 +322,3 @@ def test_the_webhook_keeps_its_certificate_with_its_account_and_an_upgrade_leave
 def bundle(kubectl: Kubectl, kind: str, name: str) -> str:
     (hook,) = kubectl.json("get", kind, name)["webhooks"]
     return hook["clientConfig"]["caBundle"]
-
-
-def answers(url: str) -> bool:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own loopback
-        return answer.status == 200

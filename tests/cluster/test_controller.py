@@ -2,22 +2,17 @@
 
 import asyncio
 import re
-import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.asks import ask
 from support.cluster.control_plane import ControlPlane
+from support.cluster.controllers import Controllers, eventually, get
 from support.cluster.kubectl import Kubectl
-from support.cluster.servers import Server
 from support.objects_in_cluster import define
-from support.processes import free_port
 
 from broker.chat import Usage
 from broker.grant import Budget, Per, PolicyRef, Unit
@@ -60,51 +55,12 @@ def kinds(cluster: ControlPlane) -> None:
     define(cluster)
 
 
-@dataclass
-class Controllers:
-    """Controllers of one namespace, each with an admin port of its own."""
-
-    cluster: ControlPlane
-    namespace: str
-    folder: Path
-    servers: list[Server] = field(default_factory=list)
-
-    def start(self, *switches: str, wait: bool = True) -> tuple[Server, str]:
-        """The server, and the URL of its admin port."""
-        name, port = f"controller-{len(self.servers)}", free_port()
-        command = [
-            *(sys.executable, "-m", "broker", "controller", "--kubeconfig", str(self.cluster.kubeconfig())),
-            *("--namespace", self.namespace, "--admin", f"127.0.0.1:{port}", *switches),
-        ]
-        url = f"http://127.0.0.1:{port}"
-        server = Server(name, command, self.folder / f"{name}.log", lambda: get(f"{url}/readyz").startswith("ready"))
-        self.servers.append(server)
-        server.begin()
-        if wait:
-            server.until_ready()
-        return server, url
-
-
 @pytest.fixture
 def controllers(cluster: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Controllers]:
     them = Controllers(cluster, namespace, tmp_path)
     yield them
     for server in them.servers:
         server.kill()
-
-
-def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  our own loopback
-        return answer.read().decode()
-
-
-def eventually(what: Callable[[], Any], why: Callable[[], str] = str) -> Any:
-    """What it returns when that is true of it."""
-    ends_s = time.monotonic() + PATIENCE_S
-    while not (found := what()):
-        assert time.monotonic() < ends_s, why()
-        time.sleep(0.1)
-    return found
 
 
 def leads(url: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.cluster.binaries import find
 from support.cluster.control_plane import ControlPlane
+from support.cluster.controllers import eventually
 from support.cluster.kubectl import Kubectl
 from support.fake_apiserver import access, routing
 from support.kube_world import agent
@@ -41,6 +42,7 @@ def kinds(cluster: ControlPlane) -> None:
         ],
     }
     cluster.kubectl().apply([part])
+    eventually(lambda: "aiaccess.dev" in cluster.kubectl()("get", "clusterrole", "view", "-o", "yaml"))
 
 
 @pytest.fixture
@@ -54,18 +56,18 @@ def plugin(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def run(plugin: str, cluster: ControlPlane, namespace: str) -> Run:
+def run(plugin: str, cluster: ControlPlane, kubectl: Kubectl) -> Run:
     """kubectl of the viewer, who may see this one namespace."""
     bound = {
         "apiVersion": f"{RBAC}/v1",
         "kind": "RoleBinding",
-        "metadata": {"name": "viewers", "namespace": namespace},
+        "metadata": {"name": "viewers"},
         "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"},
         "subjects": [{"apiGroup": RBAC, "kind": "User", "name": VIEWER}],
     }
-    cluster.kubectl().apply([bound])
+    kubectl.apply([bound])
 
-    def kubectl(*words: str, kubeconfig: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    def asked(*words: str, kubeconfig: Path | None = None) -> "subprocess.CompletedProcess[str]":
         environ = {
             "PATH": plugin,
             "HOME": "/nonexistent",
@@ -75,7 +77,7 @@ def run(plugin: str, cluster: ControlPlane, namespace: str) -> Run:
         command = [str(find("kubectl")), *words]
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
-    return kubectl
+    return asked
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Identities change, and what hands them out restarts, while agents ask fifty times a second: not one answer is lost."""
 
+import json
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from support.cluster.product import MODEL, Broker, Gateway, Product
+from support.cluster.servers import Server
 from support.cluster.spire import Spire, Workload, signer
 from support.cluster.steady_load import SteadyLoad
 from support.redis_server import redis_server
@@ -59,6 +61,16 @@ def shown(broker: Broker) -> x509.Certificate:
     return x509.load_pem_x509_certificate(ssl.get_server_certificate(("127.0.0.1", broker.port), timeout=10).encode())
 
 
+def expiry(certificate: x509.Certificate) -> int:
+    return int(certificate.not_valid_after_utc.timestamp())
+
+
+def updates(server: Server) -> list[int]:
+    """When each SVID that this process was given runs out, in seconds since 1970; one for each update, of the bundle alone too."""
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    return [line["expires"] for line in lines if line["event"] == "trust_updated"]
+
+
 def until(so: Callable[[], bool]) -> None:
     ends_s = time.monotonic() + PATIENCE_S
     while not so():
@@ -67,15 +79,17 @@ def until(so: Callable[[], bool]) -> None:
 
 
 def test_a_whole_change_of_the_authority_loses_no_request(stage, spire, figures):
-    broker, old = stage.brokers[0], spire.authorities()["active"]
+    broker, gateway, old = stage.brokers[0], stage.gateway, spire.authorities()["active"]
     assert signer(shown(broker)) == old
     with stage.load("new authority (prepare, activate, taint, revoke)", figures) as load:
+        # an operator waits after each step until every workload has heard of it
+        before = [len(updates(one)) for one in (broker, gateway)]
         new = spire.prepare()
-        load.more(3)  # every workload learns it, as an operator would wait
+        until(lambda: all(len(updates(one)) > had for one, had in zip((broker, gateway), before, strict=True)))
         spire.activate(new)
         spire.taint(old)
         spire.until_served(stage.agent, new)
-        until(lambda: signer(shown(broker)) == new)
+        until(lambda: signer(shown(broker)) == new and updates(gateway)[-1] == expiry(spire.svid(stage.agent)))
         load.more(2)
         spire.revoke(old)
         load.more(5)

@@ -26,6 +26,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _Jumping()
         super().__init__(self._jumping)
+        self._clock_resolution = 1e-6  # a nanosecond, the usual one, is lost in a float after a hundred days: nothing would ever be due
 
     def time(self) -> float:
         return self._jumping.now_s

@@ -303,6 +303,34 @@ def test_through_two_hundred_days_every_api_server_believes_every_replica_at_eve
     assert virtual_time.run(scenario()) == 4
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_in_the_hour_of_a_rotation_every_api_server_believes_every_replica_at_every_second(seed):
+    chance = random.Random(seed)  # noqa: S311  the same again for the same seed
+
+    async def scenario():
+        api = an_api(chance=chance)
+        loop = asyncio.get_running_loop()
+        await replica(api)[0].look()
+        await asyncio.sleep(59 * DAY_S)
+        await replica(api)[0].look()  # the certificate is renewed, the authority is not
+        await asyncio.sleep(DAY_S - LAG_S)
+        api.patience_s = 3.0
+        replicas = [replica(api) for _ in range(3)]
+        tasks = [asyncio.create_task(each.watch()) for each, _ in replicas]
+        before = held(api).authority
+        while loop.time() < 60 * DAY_S + 3600:
+            await asyncio.sleep(1)
+            leaves = [serving.leaf for _, serving in replicas if serving.leaf]
+            pictures = known(api, loop.time())
+            assert all(trusts(texts, leaf) for leaf in leaves for picture in pictures for texts in picture)
+        assert [serving.leaf for _, serving in replicas] == [held(api).leaf] * 3
+        assert held(api).leaf.signed_by(held(api).authority.certificate)
+        assert held(api).authority != before
+        await ended(tasks)
+
+    virtual_time.run(scenario())
+
+
 def known(api, now_s):
     """What an API server may know: the configurations now, and as they were up to five minutes ago."""
     while len(api.published) > 1 and api.published[1][0] <= now_s - LAG_S:

@@ -100,7 +100,9 @@ def build(say: Callable[[str], None]) -> None:
         go = _go()
         if any(program.needs_c for program in missing) and not shutil.which("gcc"):
             raise NotBuilt("spire-server is linked with SQLite, which needs a C compiler: apt install gcc libc6-dev")
-        say(f"building {', '.join(one.name for one in missing)} into {cache()}: once, about 25 minutes on two cores, 12 GB meanwhile")
+        say(
+            f"building {', '.join(one.name for one in missing)} into {cache()}: once; all of them take 25 minutes on two cores, and 12 GB meanwhile"
+        )
         for program in missing:
             _build_one(go, program, say)
         shutil.rmtree(cache() / "go")  # modules and objects: twenty times the size of what they made

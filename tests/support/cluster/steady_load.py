@@ -87,10 +87,10 @@ class SteadyLoad:
         done = self.outcomes()
         whole = sorted(one.took_s for one in done if one.kind == WHOLE and not one.failure)
         span_s = max(one.at_s for one in done) - min(one.at_s for one in done)
-        percentile = statistics.quantiles(whole, n=100)
+        percentile = statistics.quantiles(whole, n=100) if len(whole) > 1 else [0.0] * 99
         return (
             f"{len(done)} requests in {span_s:.0f} s ({len(done) / span_s:.0f}/s), {self.failures().total()} failed; "
-            f"plain answers p50 {percentile[49] * 1e3:.0f} ms, p99 {percentile[98] * 1e3:.0f} ms, longest {whole[-1] * 1e3:.0f} ms"
+            f"plain answers p50 {percentile[49] * 1e3:.0f} ms, p99 {percentile[98] * 1e3:.0f} ms, longest {max(whole, default=0) * 1e3:.0f} ms"
         )
 
 
