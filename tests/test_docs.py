@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from broker import audit, config, errors, telemetry
 
@@ -83,3 +84,11 @@ def test_every_link_leads_to_a_file(document: Path) -> None:
 
 def test_the_room_where_to_read_on_is_there() -> None:
     assert (ROOT / "broker" / "pipeline.py").is_file()
+
+
+def test_the_columns_that_kubectl_shows_in_readme_are_those_of_the_crd() -> None:
+    crd = yaml.safe_load((ROOT / "charts" / "inference-broker" / "crds" / "aiaccesspolicies.yaml").read_text(encoding="utf-8"))
+    columns = crd["spec"]["versions"][0]["additionalPrinterColumns"]
+    usual = [column["name"].upper() for column in columns if not column.get("priority")]
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("$ kubectl get aiaccesspolicy -A\n")[2].splitlines()[0]
+    assert shown.split() == ["NAMESPACE", "NAME", *usual, *([] if "AGE" in usual else ["AGE"])]

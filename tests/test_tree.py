@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def test_every_room_of_the_webhook_has_its_tests_too():
     rooms = {path.stem for path in (ROOT / "webhook").glob("*.py")} - {"__init__"}
     assert rooms - own == {"__main__", "pod"}  # in test_webhook_main.py, and wherever a Pod is read
     assert [room for room in re.findall(r"\b([a-z_]+)\.py", webhook.__doc__ or "") if room not in rooms] == []
+
+
+def test_no_two_files_of_tests_have_the_same_name():
+    """They are no packages, so pytest would take one for the other."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py") if "node_modules" not in path.parts)
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_no_room_has_a_name_that_says_nothing():

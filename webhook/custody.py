@@ -24,6 +24,7 @@ from broker.names import GROUP
 from broker.objects.reading import as_list, as_mapping
 from webhook import rotation
 from webhook.config import Kept
+from webhook.review import FORBIDDEN
 from webhook.rotation import Holding
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,8 @@ _CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1"
 KINDS: Final = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
 
 
-class NotOurs(Exception):
-    """The Secret of that name is somebody else's."""
+class Unusable(Exception):
+    """The Secret of that name is somebody else's, or is not there and may not be created. The message says what to do."""
 
 
 class Custody:
@@ -69,7 +70,7 @@ class Custody:
             pause_s = look_s
             try:
                 await self.look()
-            except (Refused, Away, NotOurs) as why:
+            except (Refused, Away, Unusable) as why:
                 crossed = isinstance(why, Refused) and why.status == CONFLICT
                 self._tell("" if crossed else str(why))
                 if crossed or self._serving is None:
@@ -89,7 +90,7 @@ class Custody:
         Raises:
             Refused: by the API server; with status 409 another replica was quicker.
             Away: it did not answer.
-            NotOurs: the Secret is somebody else's.
+            Unusable: the Secret is somebody else's, or not there.
         """
         paths = [f"{_CONFIGURATIONS}/{kind}/{quote(self._place.configuration, '')}" for kind in KINDS]
         found = [(path, await self._writing.read(path)) for path in paths]  # before the Secret: see above
@@ -105,7 +106,7 @@ class Custody:
         """What the Secret holds, after the step that was due."""
         secret, now = await self._writing.read(self._path), self._clock()
         if secret is not None and secret.get("type") != SECRET_TYPE:
-            raise NotOurs(f"the Secret {self._place.namespace}/{self._place.secret} is not ours: give another name with --tls-secret")
+            raise Unusable(f"the Secret {self._place.namespace}/{self._place.secret} is not ours: give another name with --tls-secret")
         held = self._read(secret) if secret else None
         # Where it is lost, the same authority goes on, since others serve what it signed; and its successor is on its way
         base = held or (rotation.with_next(self._serving, now) if self._serving else None)
@@ -121,9 +122,14 @@ class Custody:
             await self._writing.replace(self._path, {**secret, "data": data})
             return
         metadata = {"name": self._place.secret, "namespace": self._place.namespace}
-        await self._writing.create(
-            self._collection, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": SECRET_TYPE, "data": data}
-        )
+        fields = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": SECRET_TYPE, "data": data}
+        try:
+            await self._writing.create(self._collection, fields)
+        except Refused as no:
+            if no.status != FORBIDDEN:
+                raise
+            # To create Secrets is a right that no name limits, so a chart gives it to nobody, and an empty Secret instead
+            raise Unusable(f"there is no Secret {self._place.namespace}/{self._place.secret}: create it, of type {SECRET_TYPE}") from no
 
     def _read(self, secret: Fields) -> Holding | None:
         """None when nobody can read it: it is made anew."""

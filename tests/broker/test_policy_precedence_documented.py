@@ -8,8 +8,8 @@ import pytest
 from support.worlds import SETTINGS, files, who, world
 
 from broker import review
-from broker.files import Folder
 from broker.errors import Forbidden
+from broker.files import Folder
 
 TEXT = (Path(__file__).parents[2] / "docs" / "precedence.md").read_text()
 HEAD, *EXAMPLES = re.split(r"^## ", TEXT, flags=re.MULTILINE)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.admission import GATEWAY, env_of
+from support.admission import env_of
 from support.cluster.control_plane import ControlPlane
 from support.cluster.kubectl import Kubectl, KubectlFailed
-from support.cluster.webhooks import TLS_SECRET, Creation, Webhooks, init_containers
+from support.cluster.webhooks import Creation, Webhooks, init_containers
 from support.objects_in_cluster import define
 
 PATIENCE_S = 60.0
@@ -42,7 +42,7 @@ BROKEN = ACCESS + "  maxTokens: 100\n"
 def webhooks(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhooks]:
     """Two replicas, with a certificate of their own."""
     define(cluster)
-    with Webhooks.installed(cluster, tmp_path_factory.mktemp("webhooks"), f"broker-{secrets.token_hex(4)}") as it:
+    with Webhooks.installed(cluster, tmp_path_factory.mktemp("webhooks"), f"inference-broker-{secrets.token_hex(4)}") as it:
         yield it
 
 
@@ -81,7 +81,7 @@ def eventually(what: Callable[[], Any]) -> Any:
     raise AssertionError(f"not within {PATIENCE_S:g} s; last came {last}")
 
 
-def test_the_pod_of_a_deployment_comes_back_with_its_variables_and_the_gateway_first(team: Kubectl):
+def test_the_pod_of_a_deployment_comes_back_with_its_variables_and_the_gateway_first(team: Kubectl, webhooks: Webhooks):
     labels = {"app": "weather"}
     init = [{"name": "migrate", "image": "agent:1"}]
     template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "agent", "image": "agent:1"}], "initContainers": init}}
@@ -90,9 +90,9 @@ def test_the_pod_of_a_deployment_comes_back_with_its_variables_and_the_gateway_f
     (made,) = eventually(lambda: team.json("get", "pods", "-l", "app=weather")["items"])
     assert init_containers(made) == ["aiaccess-gateway", "migrate"]
     gateway = made["spec"]["initContainers"][0]
-    assert gateway["image"] == GATEWAY.image
+    assert gateway["image"] == webhooks.switch("--gateway-image")
     assert gateway["restartPolicy"] == "Always"
-    assert f"--broker={GATEWAY.broker[0]}" in gateway["args"]
+    assert f"--broker={webhooks.name}.{webhooks.name}.svc:8443" in gateway["args"]
     for container in ("agent", "migrate"):
         env = env_of(made, container)
         assert env["OPENAI_BASE_URL"] == "http://127.0.0.1:4180/v1"
@@ -188,7 +188,7 @@ def test_a_name_that_the_server_makes_is_judged_too(team: Kubectl):
 
 
 def test_an_object_that_is_wrong_can_be_labelled_and_deleted_and_changed_into_a_right_one_alone(team: Kubectl, webhooks: Webhooks):
-    team("delete", "validatingwebhookconfiguration", webhooks.namespace)
+    team("delete", "validatingwebhookconfiguration", webhooks.name)
     finalizer = BROKEN.replace("{name: agents}", "{name: agents, finalizers: [example.org/hold]}")
     eventually(lambda: team("create", "--validate=false", "-f", "-", stdin=finalizer))
     team.apply(ROUTING)
@@ -216,7 +216,7 @@ def trusted(webhooks: Webhooks, kind: str) -> list[str]:
     """The caBundle of each webhook of a configuration, once all have one."""
 
     def found() -> list[str]:
-        made = webhooks.cluster.kubectl().json("get", kind, webhooks.namespace)
+        made = webhooks.cluster.kubectl().json("get", kind, webhooks.name)
         bundles = [one["clientConfig"].get("caBundle", "") for one in made["webhooks"]]
         return [base64.b64decode(one).decode() for one in bundles] if all(bundles) else []
 
@@ -224,18 +224,18 @@ def trusted(webhooks: Webhooks, kind: str) -> list[str]:
 
 
 def secret(webhooks: Webhooks) -> dict[str, str]:
-    found = webhooks.cluster.kubectl(namespace=webhooks.namespace).json("get", "secret", TLS_SECRET)
+    found = webhooks.cluster.kubectl(namespace=webhooks.name).json("get", "secret", webhooks.secret)
     return {name: base64.b64decode(text).decode() for name, text in found["data"].items()}
 
 
 def test_the_authority_rotates_while_pods_are_created_and_none_fails(webhooks: Webhooks, team: Kubectl, figures: list[str]):
-    """The steps are those of ordinary days; the test only brings the second one forward."""
-    kubectl, before = webhooks.cluster.kubectl(namespace=webhooks.namespace), secret(webhooks)
+    """An emptied Secret begins the steps of ordinary days; the test brings the second one forward."""
+    kubectl, before = webhooks.cluster.kubectl(namespace=webhooks.name), secret(webhooks)
     with Creation(webhooks.cluster, team.namespace).going_on() as creation:
         creation.until(20)
         served = webhooks.serial_numbers()
         assert len(set(served)) == 1
-        kubectl("delete", "secret", TLS_SECRET)
+        kubectl("patch", "secret", webhooks.secret, "--type=json", "-p", '[{"op": "remove", "path": "/data"}]')
         staged = eventually(lambda: ahead(webhooks))
         assert staged["ca.crt"] == before["ca.crt"]
         for kind in KINDS:
@@ -243,7 +243,7 @@ def test_the_authority_rotates_while_pods_are_created_and_none_fails(webhooks: W
         creation.until(40)
         assert webhooks.serial_numbers() == served
         now = base64.b64encode(dt.datetime.now(dt.UTC).isoformat(timespec="seconds").encode()).decode()
-        kubectl("patch", "secret", TLS_SECRET, "--type=merge", "-p", json.dumps({"data": {"next-from": now}}))
+        kubectl("patch", "secret", webhooks.secret, "--type=merge", "-p", json.dumps({"data": {"next-from": now}}))
         eventually(lambda: not set(webhooks.serial_numbers()) & set(served))
         creation.until(60)
     assert creation.failures == []
@@ -267,14 +267,15 @@ def both(text: str, one: str, other: str) -> bool:
 def test_a_bundle_that_somebody_wipes_comes_back(webhooks: Webhooks, team: Kubectl):
     texts = trusted(webhooks, KINDS[0])
     wipe = [{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]
-    webhooks.cluster.kubectl()("patch", KINDS[0], webhooks.namespace, "--type=json", "-p", json.dumps(wipe))
+    webhooks.cluster.kubectl()("patch", KINDS[0], webhooks.name, "--type=json", "-p", json.dumps(wipe))
     assert trusted(webhooks, KINDS[0]) == texts
     eventually(lambda: created(team, pod("again"), "--dry-run=server"))
 
 
 def test_what_its_service_account_may_do_is_no_more_than_the_document_says(webhooks: Webhooks, cluster: ControlPlane):
-    kubectl = cluster.kubectl(cluster.service_account_kubeconfig(webhooks.namespace, "webhook"), webhooks.namespace)
+    kubectl = cluster.kubectl(cluster.service_account_kubeconfig(webhooks.name, webhooks.account), webhooks.name)
     assert "forbidden" in kubectl.refusal("get", "secrets")
+    assert "forbidden" in kubectl.refusal("create", "secret", "generic", "another")
     assert "forbidden" in kubectl.refusal("get", "secret", "another")
     assert "forbidden" in kubectl.refusal("get", "aiaccesspolicies", "-A")
     assert "forbidden" in kubectl.refusal("get", KINDS[0])

@@ -210,10 +210,20 @@ async def test_a_secret_of_somebody_else_is_left_alone():
     api = an_api()
     api.put(SECRET, {"type": "kubernetes.io/tls", "metadata": {"name": "webhook-tls"}, "data": {"tls.crt": "", "tls.key": ""}})
     it, serving = replica(api)
-    with pytest.raises(custody.NotOurs, match="is not ours: give another name with --tls-secret"):
+    with pytest.raises(custody.Unusable, match="is not ours: give another name with --tls-secret"):
         await it.look()
     assert serving.leaf is None
     assert api.writes == []
+
+
+async def test_where_it_may_not_create_secrets_it_says_which_to_create():
+    api = an_api()
+    api.trouble = lambda verb, path: Refused(403, "secrets is forbidden") if verb == "create" else None
+    it, _ = replica(api)
+    with pytest.raises(
+        custody.Unusable, match=r"no Secret inference-broker/webhook-tls: create it, of type aiaccess.dev/webhook-authority"
+    ):
+        await it.look()
 
 
 async def test_an_empty_secret_of_ours_is_filled():

@@ -22,7 +22,7 @@ from support.processes import BROKER_ID, KEPT, ROOT, free_port
 T = TypeVar("T", bound=Server)
 
 PROVIDER_KEY = "sk-canary-of-the-cluster-tests"
-MODEL = "gpt"
+MODEL = "team1/gpt"  # with its namespace, which who is not root does not have in its identity
 
 # What a test's agent may do, unless the test says otherwise
 RESOURCES = """

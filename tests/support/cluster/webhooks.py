@@ -1,7 +1,7 @@
-"""Replicas of the webhook behind a Service, with rights of their own, told to a real API server as the chart tells it.
+"""Replicas of the webhook behind a Service, with the chart's switches, rights and configurations, before a real API server.
 
 The API server runs on this host and cannot resolve Services, so the Service is a port here, and that alone is changed in what the
-chart says: `clientConfig.url` in the place of `clientConfig.service`.
+chart says: `clientConfig.url` in the place of `clientConfig.service`, and a certificate for loopback besides.
 """
 
 import asyncio
@@ -16,56 +16,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
+from cryptography import x509
 from support import chart
-from support.admission import GATEWAY
 from support.cluster.control_plane import ControlPlane
 from support.cluster.servers import Server
 from support.processes import KEPT, free_port
 
-ACCOUNT = "webhook"
-TLS_SECRET = "webhook-tls"
 LOOPBACK = "127.0.0.1"
 LOOK_S = 0.1
-
-# What docs/webhook.md says that it needs, and nothing more
-RIGHTS = """
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: webhook}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: webhook}}
-rules:
-- {{apiGroups: [""], resources: [secrets], resourceNames: [webhook-tls], verbs: [get, update]}}
-- {{apiGroups: [""], resources: [secrets], verbs: [create]}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: webhook}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: webhook}}
-subjects: [{{kind: ServiceAccount, name: webhook, namespace: "{namespace}"}}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {{name: "{namespace}"}}
-rules:
-- {{apiGroups: [aiaccess.dev], resources: [airoutingpolicies, aiproviders], verbs: [list]}}
-- apiGroups: [admissionregistration.k8s.io]
-  resources: [mutatingwebhookconfigurations, validatingwebhookconfigurations]
-  resourceNames: ["{namespace}"]
-  verbs: [get, patch]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {{name: "{namespace}"}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "{namespace}"}}
-subjects: [{{kind: ServiceAccount, name: webhook, namespace: "{namespace}"}}]
-"""
+VALUES = {"trustDomain": "example.org", "namespaces": ["*"], "quotaStore": {"url": "memory:"}}
 
 
 @dataclass
@@ -149,59 +113,79 @@ def _get(port: int, path: str) -> int:
 
 @dataclass
 class Webhooks:
-    """`namespace` is that of the installation, and the name of all that it has in the cluster."""
+    """`name` is that of the release, of its namespace, and of both configurations."""
 
     cluster: ControlPlane
     folder: Path
-    namespace: str
+    name: str
     service: Service
     replicas: list[Replica] = field(default_factory=list)
 
     @classmethod
     @contextmanager
-    def installed(cls, cluster: ControlPlane, folder: Path, namespace: str, replicas: int = 2) -> Iterator[Self]:
-        """Start them, tell the API server, and take both back at the end."""
-        kubectl = cluster.kubectl(namespace=namespace)
-        cluster.create_namespace(namespace)
-        kubectl.apply(RIGHTS.format(namespace=namespace))
+    def installed(cls, cluster: ControlPlane, folder: Path, name: str, replicas: int = 2) -> Iterator[Self]:
+        """Apply what the chart has of the webhook, start replicas, and take all of it back at the end."""
+        cluster.create_namespace(name)
         with Service().listening() as service:
-            it = cls(cluster, folder, namespace, service)
+            it = cls(cluster, folder, name, service)
             try:
                 it.tell()
                 for _ in range(replicas):
                     it.start()
                 yield it
             finally:
-                for kind in ("mutatingwebhookconfiguration", "validatingwebhookconfiguration", "clusterrolebinding", "clusterrole"):
-                    kubectl("delete", kind, namespace, "--ignore-not-found")
+                kubectl = cluster.kubectl(namespace=name)
+                for made in it.objects:
+                    if made["kind"].endswith("Configuration") or made["kind"].startswith("Cluster"):
+                        kubectl("delete", made["kind"], made["metadata"]["name"], "--ignore-not-found")
                 for replica in it.replicas:
                     replica.kill()
-                kubectl("delete", "namespace", namespace, "--wait=false")
+                kubectl("delete", "namespace", name, "--wait=false")
 
-    def configurations(self) -> list[dict[str, Any]]:
-        """As the chart has them, but for their name and for where the API server finds the webhook."""
-        made = chart.render(namespace=self.namespace)
-        found = [one for one in made if one["kind"] in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")]
-        for one in found:
-            one["metadata"]["name"] = self.namespace
+    @cached_property
+    def rendered(self) -> list[dict[str, Any]]:
+        return chart.render(VALUES, self.name, self.name)
+
+    @property
+    def account(self) -> str:
+        return f"{self.name}-webhook"
+
+    @property
+    def secret(self) -> str:
+        return f"{self.name}-webhook-tls"
+
+    @cached_property
+    def objects(self) -> list[dict[str, Any]]:
+        """The webhook's account, rights, Secret and configurations."""
+        kinds = {"ServiceAccount", "Secret", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+        own = [one for one in self.rendered if one["kind"] in kinds and one["metadata"]["name"].startswith(self.account)]
+        configurations = [one for one in self.rendered if one["kind"] in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")]
+        for one in configurations:
             for webhook in one["webhooks"]:
                 path = webhook["clientConfig"]["service"]["path"]
                 webhook["clientConfig"] = {"url": f"https://{LOOPBACK}:{self.service.port}{path}"}
-        return found
+        return own + configurations
 
     def tell(self) -> None:
-        self.cluster.kubectl().apply(self.configurations())
+        self.cluster.kubectl().apply(self.objects)
+
+    def switch(self, flag: str) -> str:
+        """What the chart says."""
+        (found,) = (one for one in self._switches if one.startswith(f"{flag}="))
+        return found.partition("=")[2]
+
+    @property
+    def _switches(self) -> Sequence[str]:
+        return chart.container(self.rendered, self.account)["args"]
 
     def start(self) -> Replica:
         """One more; it gets what comes as soon as it is ready."""
         port, admin = free_port(), free_port()
         name = f"webhook-{len(self.replicas)}"
         command = [
-            *(sys.executable, "-m", "webhook", "--listen", f"{LOOPBACK}:{port}", "--admin", f"{LOOPBACK}:{admin}", "--drain", "2s"),
-            *("--tls-secret", TLS_SECRET, "--namespace", self.namespace, "--service", "webhook", "--tls-names", LOOPBACK),
-            *("--webhook-configuration", self.namespace, "--log-format", "json"),
-            *("--kubeconfig", str(self.cluster.service_account_kubeconfig(self.namespace, ACCOUNT))),
-            *("--broker", str(GATEWAY.broker[0]), "--broker-spiffe-id", GATEWAY.broker_spiffe_id, "--gateway-image", GATEWAY.image),
+            *(sys.executable, "-m", "webhook", *self._switches),
+            *("--listen", f"{LOOPBACK}:{port}", "--admin", f"{LOOPBACK}:{admin}", "--tls-names", LOOPBACK, "--drain", "2s"),
+            *("--kubeconfig", str(self.cluster.service_account_kubeconfig(self.name, self.account))),
         ]
         environ = {key: os.environ[key] for key in KEPT if key in os.environ}
         replica = Replica(name, command, self.folder / f"{name}.log", lambda: False, environ, port=port, admin_port=admin)
@@ -218,8 +202,6 @@ class Webhooks:
 
 def _serial_number(port: int) -> str:
     text = ssl.get_server_certificate((LOOPBACK, port), timeout=5)
-    from cryptography import x509
-
     return f"{x509.load_pem_x509_certificate(text.encode()).serial_number:x}"
 
 
