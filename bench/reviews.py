@@ -1,7 +1,7 @@
 # ruff: noqa: T201  a script that talks to people
 """How long one review takes when the webhook is asked directly, at a steady rate, over kept TLS connections.
 
-    python bench/webhook.py [--rate 200] [--seconds 20] [--connections 8]
+    python bench/reviews.py [--rate 200] [--seconds 20] [--connections 8]
 
 The webhook is a process of its own; asker and webhook share the machine. A review is due at its place in time whether or not the
 one before it has been answered, and is timed from there, so that a webhook that falls behind shows. Exit code 1 when the goal is missed.

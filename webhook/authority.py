@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -36,6 +37,15 @@ class Pair:
         extensions = x509.load_pem_x509_certificate(self.certificate).extensions
         given = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return (*given.get_values_for_type(x509.DNSName), *map(str, given.get_values_for_type(x509.IPAddress)))
+
+    def check(self) -> None:
+        """Raises ValueError when it is no certificate with its own elliptic-curve key."""
+        try:
+            certificate, key = x509.load_pem_x509_certificate(self.certificate), serialization.load_pem_private_key(self.key, password=None)
+        except (TypeError, ValueError, UnsupportedAlgorithm) as wrong:
+            raise ValueError("it cannot be read") from wrong
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            raise ValueError("the key is not that of the certificate")
 
     def signed_by(self, authority: bytes) -> bool:
         """Whether this certificate was issued by that one."""

@@ -228,7 +228,8 @@ def read(argv: Sequence[str] | None, environ: Mapping[str, str]) -> Settings:
         raise ConfigError(f"--broker HOST:PORT is missing: give it, or set {PREFIX}BROKER")
     about_gateways = {field.name: values.pop(_switch_of(field.name)) for field in fields(Gateway)}
     certificate = _certificate({name: values.pop(name) for name in _ABOUT_CERTIFICATES}, values["namespace"] or "")
-    return Settings(gateway=Gateway(**about_gateways), certificate=certificate, **{**values, "namespace": values["namespace"] or ""})
+    values["namespace"] = values["namespace"] or ""
+    return Settings(gateway=Gateway(**about_gateways), certificate=certificate, **values)
 
 
 _ABOUT_CERTIFICATES: Final = ("tls_cert", "tls_key", "tls_secret", "service", "tls_names", "webhook_configuration")

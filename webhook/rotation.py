@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from cryptography import x509
+
 from broker.objects.reading import as_mapping
 from webhook.authority import LEAF_LIFE, Pair, new_authority, new_leaf
 
@@ -104,10 +106,11 @@ def read(data: object) -> Holding:
             leaf=_pair(fields, _LEAF),
             next=_pair(fields, _NEXT) if following_from else None,
             next_from=_time(following_from) if following_from else None,
-            previous=fields[_PREVIOUS] if previous_until else b"",
+            previous=_certificates(fields[_PREVIOUS]) if previous_until else b"",
             previous_until=_time(previous_until) if previous_until else None,
         )
-    except (KeyError, TypeError, ValueError, binascii.Error) as wrong:
+        it.leaf.names()
+    except (KeyError, TypeError, ValueError, binascii.Error, x509.ExtensionNotFound) as wrong:
         raise ValueError("it does not hold an authority and a certificate") from wrong
     return it
 
@@ -117,10 +120,16 @@ def _decoded(data: Mapping[str, object]) -> dict[str, bytes]:
 
 
 def _pair(fields: Mapping[str, bytes], names: tuple[str, str]) -> Pair:
-    """With a look at the certificate: one that nobody can read raises ValueError."""
+    """Raises KeyError or ValueError unless they are a certificate and its key."""
     pair = Pair(fields[names[0]], fields[names[1]])
-    pair.names() if names == _LEAF else pair.ends
+    pair.check()
     return pair
+
+
+def _certificates(text: bytes) -> bytes:
+    """The same. Raises ValueError when it is anything else: an API server would refuse what is published with it."""
+    x509.load_pem_x509_certificates(text)
+    return text
 
 
 def _text(time: dt.datetime) -> bytes:

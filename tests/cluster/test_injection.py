@@ -225,7 +225,7 @@ def trusted(webhooks: Webhooks, kind: str) -> list[str]:
 
 def secret(webhooks: Webhooks) -> dict[str, str]:
     found = webhooks.cluster.kubectl(namespace=webhooks.name).json("get", "secret", webhooks.secret)
-    return {name: base64.b64decode(text).decode() for name, text in found["data"].items()}
+    return {name: base64.b64decode(text).decode() for name, text in found.get("data", {}).items()}
 
 
 def test_the_authority_rotates_while_pods_are_created_and_none_fails(webhooks: Webhooks, team: Kubectl, figures: list[str]):

@@ -31,7 +31,7 @@ PREFIX = "aiaccess/"
 # The rights of the product's own user, word for word as docs/quotas.md gives them (a test compares).
 LEAST_RIGHTS = (
     "~aiaccess/* resetchannels -@all +info +select +script|load +evalsha +cluster|slots +time +exists +hmget +hget +hset +hsetnx +hexists "
-    "+hdel +hincrby +hscan +zadd +zrem +zcard +zcount +zscore +zrangebyscore +sadd +srem +smembers +pexpire +unlink"
+    "+hdel +hincrby +hscan +zadd +zrem +zcard +zcount +zscore +zrangebyscore +sadd +srem +smembers +unlink"
 )
 
 

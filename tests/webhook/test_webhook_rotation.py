@@ -5,11 +5,16 @@ import datetime as dt
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from webhook import rotation
 from webhook.authority import new_authority, new_leaf
 from webhook.rotation import OVERLAP, Holding
 
+RSA_KEY = rsa.generate_private_key(65537, 2048).private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+)
 NOW = dt.datetime(2026, 11, 21, 12, 0, tzinfo=dt.UTC)
 NAMES = ("webhook.inference-broker.svc", "127.0.0.1")
 DAY = dt.timedelta(days=1)
@@ -121,6 +126,10 @@ def test_it_comes_back_from_a_secret_as_it_was():
         {"tls.crt": None},
         {"ca.key": None},
         {"tls.crt": "!"},
+        {"tls.key": rotation.write(FIRST)["ca.key"]},
+        {"ca.key": rotation.write(FIRST)["tls.key"]},
+        {"tls.crt": rotation.write(FIRST)["ca.crt"], "tls.key": rotation.write(FIRST)["ca.key"]},
+        {"ca.key": base64.b64encode(RSA_KEY).decode()},
         {"tls.crt": base64.b64encode(b"no certificate").decode()},
         {"ca.crt": base64.b64encode(b"").decode()},
         {"next-from": base64.b64encode(b"2026-11-21T12:00:00+00:00").decode()},

@@ -230,3 +230,19 @@ def test_it_takes_exactly_what_the_brokers_reader_takes_and_has_short_words_for_
         assert found.message
     else:
         assert all(text.isprintable() for text in validate.remarks(found, [], "inference-broker"))
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(KINDS)), _ANYTHING, _ANYTHING, _ANYTHING)
+def test_whatever_stands_in_an_object_there_is_an_answer(kind, metadata, spec, before):
+    thing = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+    found = examined(thing, before={"spec": before})
+    if not isinstance(found, Verdict):
+        validate.remarks(found, None, "inference-broker")

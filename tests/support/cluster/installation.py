@@ -8,6 +8,7 @@ provider of the example).
 import base64
 import json
 import os
+import shlex
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,17 @@ INSTEAD = {
         ("  namespace: team1\n", "  namespace: team1\n  annotations: {aiaccess.dev/hosts: 'http://127.0.0.1:PROVIDER'}\n"),
     ),
     "team1/routing.yaml": (("    schema: OpenAI\n", "    schema: OpenAI\n    endpoint: http://127.0.0.1:PROVIDER/v1\n"),),
+}
+
+# Who is not root cannot be several users, and so has but one identity in a trust domain: for the broker, agents and all.
+ALONE = {
+    "team1/access.yaml": (
+        ("serviceAccount: {name: weather-agent, namespace: team1, trustDomain: example.org}", "spiffeID: spiffe://example.org/tests"),
+    ),
+    "partner/access.yaml": (
+        ("spiffe://partner.example/ns/research/\n", "spiffe://partner.example/\n"),
+        ("spiffe://partner.example/ns/research/sa/trial-agent", "spiffe://partner.example/tests"),
+    ),
 }
 
 
@@ -88,10 +100,14 @@ class Installation:
     def environ(self) -> Mapping[str, str]:
         return {key: os.environ[key] for key in KEPT if key in os.environ} | {"PYTHONDONTWRITEBYTECODE": "1"}
 
+    @property
+    def broker_id(self) -> str:
+        return self.spire.workload(BROKER).spiffe_id
+
     def example(self, file: str) -> str:
-        """A file of the example, with what INSTEAD says."""
+        """A file of the example, with what INSTEAD says, and where we are not root with what ALONE says."""
         text = (EXAMPLE / file).read_text()
-        for old, new in INSTEAD.get(file, ()):
+        for old, new in (*INSTEAD.get(file, ()), *(() if os.geteuid() == 0 else ALONE.get(file, ()))):
             assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
             text = text.replace(old, new.replace("PROVIDER", str(self.provider_port)))
         return text
@@ -116,7 +132,7 @@ class Installation:
 
     def audit(self) -> list[Mapping[str, Any]]:
         """The exchanges that the broker wrote to its standard output."""
-        lines = (self.servers["broker"].log).read_text().splitlines()
+        lines = self.servers["broker"].log.read_text().split("\n")[:-1]  # the last one may be half written
         return [line for line in map(json.loads, lines) if line.get("kind") == "exchange"]
 
     def begin(
@@ -139,15 +155,15 @@ class Installation:
         """What the example's README does before `helm install`."""
         define(self.cluster)
         self._own("wait", "--for=delete", *(f"namespace/{name}" for name in (NAMESPACE, *TEAMS)), "--timeout=60s")
-        for name in (NAMESPACE, *TEAMS):
-            self.cluster.create_namespace(name)
-        self._own("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
-        self._own.apply(EXAMPLE / "redis.yaml")
+        for words in readme("2. Install"):
+            self._own(*words)
 
     def _values(self) -> dict[str, Any]:
         """Those of the example, with addresses of this host, and a deadline for machines that are busy with other tests."""
         values = yaml.safe_load((EXAMPLE / "values.yaml").read_text())
         provider = [f"127.0.0.1:{self.provider_port}"]
+        if self.broker_id != BROKER:  # ALONE, whose namespace is not in their name
+            values |= {"brokerSpiffeId": self.broker_id, "sharedModelNamespaces": [TEAMS[0]]}
         return values | {
             "quotaStore": values["quotaStore"] | {"deadline": "5s"},
             "upstreams": {"allowHosts": provider, "plainHttpHosts": provider},
@@ -200,6 +216,15 @@ class Installation:
             server.kill()
         for name in (*TEAMS, NAMESPACE):
             self._own("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+def readme(step: str) -> Sequence[Sequence[str]]:
+    """The kubectl commands below this heading of the example's README, without their first word."""
+    text = (EXAMPLE / "README.md").read_text().partition(f"## {step}\n")[2].partition("\n## ")[0]
+    blocks = "\n".join(text.split("```")[1::2])
+    lines = [line for line in blocks.splitlines() if line.startswith("kubectl ")]
+    assert lines, f"there is no step {step!r} in the README"
+    return [shlex.split(line.replace(" examples/", f" {ROOT}/examples/"))[1:] for line in lines]
 
 
 def here(command: Sequence[str]) -> Sequence[str]:

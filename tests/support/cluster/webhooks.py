@@ -29,7 +29,7 @@ from support.processes import KEPT, free_port
 
 LOOPBACK = "127.0.0.1"
 LOOK_S = 0.1
-VALUES = {"trustDomain": "example.org", "namespaces": ["*"], "quotaStore": {"url": "memory:"}}
+VALUES = {"trustDomain": "example.org", "namespaces": ["*"], "quotaStore": {"secretName": "quota-store"}}
 
 
 @dataclass
@@ -167,7 +167,7 @@ class Webhooks:
         return own + configurations
 
     def tell(self) -> None:
-        self.cluster.kubectl().apply(self.objects)
+        self.cluster.kubectl(namespace=self.name).apply(self.objects)
 
     def switch(self, flag: str) -> str:
         """What the chart says."""
