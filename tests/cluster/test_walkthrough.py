@@ -4,7 +4,7 @@ import base64
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from support.cluster.control_plane import ControlPlane
-from support.cluster.installation import BROKER, EXAMPLE, KEY, Installation, here
+from support.cluster.installation import EXAMPLE, KEY, Installation, here, readme
 from support.cluster.servers import Server
 from support.cluster.spire import Spire, Workload
 from support.processes import ROOT
@@ -85,6 +85,10 @@ class Walk:
         user = Workload("", self.pod["spec"]["securityContext"]["runAsUser"] if self.workload.uid else None)
         return self.it.begin("agent", [*here(["python"]), str(script)], self.environ, user, ready)
 
+    def audited(self, before: int = 0) -> list[Mapping[str, Any]]:
+        """What the broker wrote of this agent's exchanges, without so many of the first."""
+        return [line for line in self.it.audit() if line["spiffe_id"] == self.workload.spiffe_id][before:]
+
     def ask(self, model: str = "gpt-4o-mini") -> int:
         """One question as the SDK sends it; the status."""
         question = {"model": model, "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
@@ -107,12 +111,12 @@ def eventually(what: Callable[[], Any], why: Callable[[], object] = str) -> Any:
 
 @pytest.fixture
 def walk(installed: Installation) -> Iterator[Walk]:
-    """Label, apply, wait for the Pod; then its gateway runs."""
+    """Step 3 of the README, and the Pod that comes of it; then its gateway runs."""
     kubectl = installed.kubectl
-    kubectl("label", "namespace", "team1", "aiaccess.dev/inject=enabled")
-    for file in ("secret", "routing", "access"):
-        kubectl.apply(installed.example(f"team1/{file}.yaml"))
-    kubectl.apply(EXAMPLE / "team1" / "agent.yaml")
+    for words in readme("3. Label, grant, run"):
+        file = Path(words[-1])
+        changed = file.is_file() and installed.example(str(file.relative_to(EXAMPLE)))
+        kubectl.apply(changed) if changed and changed != file.read_text() else kubectl(*words)
     (pod,) = eventually(lambda: kubectl.json("get", "pods", "-l", "app=weather-agent")["items"], lambda: kubectl("get", "events"))
     it = Walk(installed, installed.spire.workload(AGENT), pod)
     it.start_gateway()
@@ -130,17 +134,17 @@ def test_the_pod_of_an_unchanged_deployment_comes_back_with_variables_and_the_ga
     assert walk.environ.items() >= wanted.items()
     assert walk.environ["PYTHONPATH"]  # what its author set is still there
     assert f"--broker=127.0.0.1:{walk.it.broker_port}" in walk.sidecar["args"]
-    assert f"--broker-spiffe-id={BROKER}" in walk.sidecar["args"]
+    assert f"--broker-spiffe-id={walk.it.broker_id}" in walk.sidecar["args"]
     mounts = {one["name"]: [mount["name"] for mount in one["volumeMounts"]] for one in (walk.sidecar, *walk.pod["spec"]["containers"])}
     assert mounts == {"aiaccess-gateway": ["aiaccess-spiffe", "aiaccess-no-token"], "agent": ["agent"]}
 
 
 def test_the_agent_prints_an_answer_and_no_key_is_where_it_is(walk):
-    before = walk.it.billed()["requests"]
+    billed, audited = walk.it.billed()["requests"], len(walk.audited())
     walk.start_agent(lambda: ANSWER in walk.it.servers["agent"].last_words()).until_ready()
-    bill, line = walk.it.billed(), eventually(walk.it.audit)[-1]
-    assert (bill["requests"], bill["refused_keys"]) == (before + 1, 0)
-    assert (line["code"], line["spiffe_id"], line["model"]) == ("answered", walk.workload.spiffe_id, "gpt-4o-mini")
+    bill, line = walk.it.billed(), eventually(lambda: walk.audited(audited))[0]
+    assert (bill["requests"], bill["refused_keys"]) == (billed + 1, 0)
+    assert (line["code"], line["model"]) == ("answered", "gpt-4o-mini")
     assert [one["name"] for one in line["policies"]] == ["weather-agents"]
     told = walk.it.kubectl("get", "pods,replicasets,deployments,configmaps,events,ai", "-o", "json")
     assert "weather-agent" in told
@@ -151,10 +155,11 @@ def test_the_agent_prints_an_answer_and_no_key_is_where_it_is(walk):
 def test_kubectl_get_shows_who_may_what_and_how_much_they_used(walk):
     kubectl = walk.it.kubectl
     kubectl("wait", "--for=condition=Programmed", "aiaccesspolicy/weather-agents", "airoutingpolicy/routing", "--timeout=60s")
-    assert [walk.ask() for _ in range(3)] == [200] * 3
-    assert walk.ask("gpt-4o") == 403
-    bill, own = walk.it.billed(), [line for line in walk.it.audit() if line["spiffe_id"] == walk.workload.spiffe_id]
-    tokens, refused = bill["input_tokens"] + bill["output_tokens"], sum(line["decision"] == "refused" for line in own)
+    audited = len(walk.audited())
+    assert [walk.ask(), walk.ask(), walk.ask("gpt-4o")] == [200, 200, 403]
+    eventually(lambda: len(walk.audited(audited)) == 3)
+    bill, refused = walk.it.billed(), sum(line["decision"] == "refused" for line in walk.audited())
+    tokens = bill["input_tokens"] + bill["output_tokens"]
 
     def shown() -> dict[str, str]:
         head, *rows = kubectl("get", "aiaccesspolicy", "-A").splitlines()
@@ -166,7 +171,7 @@ def test_kubectl_get_shows_who_may_what_and_how_much_they_used(walk):
     assert shown() | {"LAST-USED": "", "AGE": ""} == {
         "NAMESPACE": "team1",
         "NAME": "weather-agents",
-        "SUBJECTS": "weather-agent",
+        "SUBJECTS": walk.workload.spiffe_id.rpartition("/")[2],
         "MODELS": "gpt-4o-mini",
         "PROGRAMMED": "True",
         "IDENTITIES": "1",
@@ -200,9 +205,12 @@ def test_a_refusal_is_an_event_beside_the_policy_that_names_the_agent(walk):
 
 def test_a_deleted_policy_refuses_at_once_and_its_agent_hears_why(walk, figures):
     eventually(lambda: walk.ask() == 200)
+    *look, delete = readme("4. Look, and cut off")
+    assert all("weather-agents" in walk.it.kubectl(*words) for words in look)
+    assert delete[0] == "delete"
     with ThreadPoolExecutor(1) as pool:
         began_s = time.monotonic()
-        deleted = pool.submit(walk.it.kubectl, "delete", "aiaccesspolicy", "weather-agents")
+        deleted = pool.submit(walk.it.kubectl, *delete)
         eventually(lambda: walk.ask() == 403)
         took_s = time.monotonic() - began_s
         assert "deleted" in deleted.result()
