@@ -8,8 +8,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
-from broker.config import Address, ConfigError, Switch, address, count, csv, duration, yes_or_no
+from broker.config import Address, ConfigError, Switch, address, count, csv, yes_or_no
 from broker.identity import parse_spiffe_id
+from broker.measures import duration
 from broker.names import ADMIN_PORT, GATEWAY_PORT, PORT_MAX, WEBHOOK_PORT
 from broker.objects.words import LABEL, SUBDOMAIN
 

@@ -75,7 +75,9 @@ def _connect_object(source: ProviderObject, world: tuple[SecretsByName, Settings
 def _by_namespace(providers: Iterable[tuple[ProviderObject, Connection | None]]) -> dict[str, dict[str, Connection]]:
     found: dict[str, dict[str, Connection]] = {}
     for source, connection in providers:
-        rejected = Connection(source.about.name, "", "spec", None, "InvalidSpec", f"{source.about} is not accepted; see its status")
+        rejected = Connection(
+            source.about.name, "", "spec", frozenset(), None, "InvalidSpec", f"{source.about} is not accepted; see its status"
+        )
         if source.about.namespace is not None:
             found.setdefault(source.about.namespace, {})[source.about.name] = connection or rejected
     return found

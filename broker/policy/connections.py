@@ -22,6 +22,7 @@ from broker.providers import PROVIDERS
 class Connection:
     """A provider as its object has it.
 
+    spoken: the dialects that it is asked in, once it is ready.
     provider: None while it is not ready.
     reason, message: of the condition; a ready one has Ready.
     """
@@ -29,6 +30,7 @@ class Connection:
     name: str
     kind: str
     path: str
+    spoken: frozenset[str]
     provider: Provider | None
     reason: str
     message: str
@@ -59,8 +61,18 @@ def connect(about: About, name: str, spec: ProviderSpec, path: str, world: tuple
     try:
         provider = _provider(about, name, spec, secrets, settings)
     except NotReady as why:
-        return Connection(name, spec.schema, path, None, why.reason, str(why))
-    return Connection(name, spec.schema, path, provider, "Ready", _notice(provider, secrets))
+        return Connection(name, spec.schema, path, _spoken(spec), None, why.reason, str(why))
+    return Connection(name, spec.schema, path, _spoken(spec), provider, "Ready", _notice(provider, secrets))
+
+
+def _spoken(spec: ProviderSpec) -> frozenset[str]:
+    kind = PROVIDERS.get(spec.schema)
+    if kind is None:
+        return frozenset()
+    try:
+        return kind.spoken_at(_endpoint(spec).host, responses=spec.responses)
+    except NotReady:
+        return kind.spoken_at("", responses=spec.responses)
 
 
 def _notice(provider: Provider, secrets: SecretsByName) -> str:
@@ -87,6 +99,7 @@ def _provider(about: About, name: str, spec: ProviderSpec, secrets: SecretsByNam
         first_byte_s=seconds(spec.timeouts.first_byte),
         idle_s=seconds(spec.timeouts.idle),
         own_service=own_service,
+        responses=spec.responses,
     )
 
 

@@ -23,6 +23,7 @@ COUNTED: Final[Mapping[str, Unit]] = {
 class Line:
     """One backend as its object has it, for status and explanation.
 
+    spoken: the dialects that it is asked in, once it can be called.
     backend: None while it cannot be called. price: whether or not it can; None = unknown.
     """
 
@@ -31,6 +32,7 @@ class Line:
     priority: int
     weight: int
     kind: str
+    spoken: frozenset[str]
     backend: Backend | None
     reason: str
     message: str
@@ -97,7 +99,7 @@ def _offer(policy: RoutingPolicy, spec: RoutingSpec, model: ModelSpec, connectio
         taken=False,
         lines=lines,
         backends=tuple(line.backend for line in lines if line.backend is not None),
-        configured=tuple(sorted({line.kind for line in lines if line.kind})),
+        configured=tuple(sorted(frozenset[str]().union(*(line.spoken for line in lines)))),
         budgets=_budgets(policy, model),
         default_output_tokens=min(model.default_output_tokens, model.max_output_tokens or model.default_output_tokens),
         max_output_tokens=model.max_output_tokens,
@@ -109,13 +111,13 @@ def _line(spec: BackendSpec, of: ModelSpec, connections: Mapping[str, Connection
     model, connection, price = spec.model or of.name, connections.get(spec.provider), price_of(spec.price or of.price)
     if connection is None:
         message = f"there is no provider {spec.provider} in this object and no AIProvider of that name in the namespace"
-        return Line(spec.provider, model, spec.priority, spec.weight, "", None, "ProviderNotFound", message, price)
+        return Line(spec.provider, model, spec.priority, spec.weight, "", frozenset(), None, "ProviderNotFound", message, price)
     backend, reason, message = None, connection.reason, connection.message
     if connection.provider is not None and spec.weight > 0:
         backend = Backend(connection.provider, model, spec.priority, spec.weight, price)
     elif connection.provider is not None:
         reason, message = "NoWeight", "has weight 0, so nothing is sent to it"
-    return Line(spec.provider, model, spec.priority, spec.weight, connection.kind, backend, reason, message, price)
+    return Line(spec.provider, model, spec.priority, spec.weight, connection.kind, connection.spoken, backend, reason, message, price)
 
 
 def price_of(spec: PriceSpec | None) -> Price | None:

@@ -58,8 +58,8 @@ def eligible(offer: Offer, budgets: tuple[Budget, ...]) -> Eligible:
             "this model has no price, and what this identity may use is limited in US dollars; the owner of the model can add its price",
             param="model",
         )
-    kinds = {line.kind for line in offer.lines if line.kind and line.price is not None}
-    return Eligible(tuple(one for one in offer.backends if one.price is not None), tuple(sorted(kinds)), budgets)
+    spoken = frozenset[str]().union(*(line.spoken for line in offer.lines if line.price is not None))
+    return Eligible(tuple(one for one in offer.backends if one.price is not None), tuple(sorted(spoken)), budgets)
 
 
 def unpriced_lines(offer: Offer) -> Sequence[Line]:

@@ -226,13 +226,15 @@ async def test_where_it_may_not_create_secrets_it_says_which_to_create():
         await it.look()
 
 
-async def test_an_empty_secret_of_ours_is_filled():
+@pytest.mark.parametrize("data", [{}, {"data": {"tls.crt": "", "tls.key": ""}}], ids=["no-data", "empty-as-the-chart-makes-it"])
+async def test_an_empty_secret_of_ours_is_filled_and_no_cause_for_a_warning(data, caplog):
     api = an_api()
-    api.put(SECRET, {"type": custody.SECRET_TYPE, "metadata": {"name": "webhook-tls", "labels": {"kept": "yes"}}})
+    api.put(SECRET, {"type": custody.SECRET_TYPE, "metadata": {"name": "webhook-tls", "labels": {"kept": "yes"}}} | data)
     it, serving = replica(api)
     await it.look()
     assert serving.leaf == held(api).leaf
     assert api.objects[SECRET]["metadata"]["labels"] == {"kept": "yes"}
+    assert "secret_unreadable" not in caplog.messages
 
 
 @pytest.mark.parametrize("lose", ["deleted", "spoilt"])

@@ -68,7 +68,7 @@ async def test_check_says_what_is_wrong_in_the_cluster(server, tmp_path, capsys)
     server.put(access("wrong", surprise=1))
     words = ["check", "--resources", "kubernetes", "--kubeconfig", server.kubeconfig(tmp_path), "--namespaces", "team1"]
     assert await asyncio.to_thread(cli.main, words) == 1
-    assert "AIAccessPolicy team1/wrong: spec.surprise" in capsys.readouterr().out
+    assert "AIAccessPolicy team1/wrong: error: spec.surprise" in capsys.readouterr().out
 
 
 async def test_no_cluster_is_one_line(tmp_path, capsys):
