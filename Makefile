@@ -36,7 +36,7 @@ test-cluster: $(CLUSTER) ## all of that on a real kube-apiserver and SPIRE, buil
 	@$(BIN)/python tests/cluster/build.py
 	@$(BIN)/pytest tests/charts tests/cluster $(ARGS)
 
-cluster: $(CLUSTER) ## a shell with a real kube-apiserver and SPIRE, and kubectl to look around
+cluster: $(CLUSTER) ## a shell with a real kube-apiserver and SPIRE, the product installed, and kubectl to look around
 	@$(BIN)/python tests/cluster/build.py
 	@$(BIN)/python tests/cluster/shell.py
 
@@ -67,7 +67,7 @@ soak: $(SYNCED) ## mixed traffic with faults, and nothing may be left behind (MI
 	@$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),10)
 
 torture: $(SYNCED) ## four brokers and a Redis under 200 callers, all killed now and then: no quota is passed (SEEDS=20; SEED=17 repeats one)
-	@PYTHONPATH=tests $(BIN)/python -m torture $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),3))
+	@PYTHONPATH=tests $(BIN)/python -m torture $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),4))
 
 clean: ## remove what the commands above made in this folder
 	rm -rf .venv .state tests/provider_by_others/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -21,13 +21,17 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from hiredis import Reader
 
 from broker.chat import Demand, Usage
 from broker.grant import Budget, Per, PolicyRef, Unit
 from broker.ledger.memory import MemoryLedger
 from broker.ledger.redis import RedisLedger
+from broker.ledger.redis_wire import pack
 from broker.ledger.sqlite import SqliteLedger
 from broker.quota import Ask, Ledger
 
@@ -35,6 +39,10 @@ _POLICY = PolicyRef("team1", "weather-agents", "1/1")
 _NEVER = 10**12
 _CALLERS = (1, 8, 64)
 _START_S = 10.0
+_TOGETHER = 64
+_MANY = "many/"
+_DAY = "day/"
+_SHIFTED = f"(function() local now = call('TIME') return {{now[1] + (call('GET', '{_DAY}seconds') or 0), now[2]}} end)()"
 
 
 class Cost(NamedTuple):
@@ -93,13 +101,21 @@ class Redis:
         times = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
-    async def used_bytes(self) -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(b"INFO memory\r\n")
-        size = int((await reader.readline())[1:])
-        info = (await reader.readexactly(size)).decode()
+    async def ask(self, *questions: tuple[bytes | str | int, ...]) -> list[Any]:
+        """The answers to some commands."""
+        stream, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b"".join(map(pack, questions)))
+        reader, answers = Reader(), list[Any]()
+        while len(answers) < len(questions):
+            reader.feed(await stream.read(1 << 16))
+            while (answer := reader.gets()) is not False:
+                answers.append(answer)
         writer.close()
-        return int(info.partition("used_memory:")[2].split()[0])
+        return answers
+
+    async def used_bytes(self) -> int:
+        (info,) = await self.ask(("INFO", "memory"))
+        return int(info.decode().partition("used_memory:")[2].split()[0])
 
 
 @contextmanager
@@ -161,29 +177,49 @@ async def _compare(directory: Path, server: Redis, arguments: argparse.Namespace
 
 
 async def _fill(server: Redis, identities: int) -> None:
-    """How much Redis needs for this many identities, each with two counters of its own and an hour of its tally."""
-    ledger = await RedisLedger.open(server.url, "many/", deadline_s=30, allow_insecure=True)
+    """How much Redis needs for this many identities, each with two counters of its own and an hour of its tally; and with all 24 hours."""
+    ledger = await RedisLedger.open(server.url, _MANY, deadline_s=30, allow_insecure=True)
     before = await server.used_bytes()
-    asks = [_ask(f"{number:032x}", f"spiffe://example.org/ns/team1/sa/agent-{number}") for number in range(identities)]
-    for at in range(0, identities, 64):
-        await asyncio.gather(*(_call(ledger, [ask]) for ask in asks[at : at + 64]))
-    settled = await server.used_bytes() - before
-    sys.stdout.write(
-        f"{identities} identities with live counters: {settled / 1e6:.1f} MB of Redis, {settled / identities:.0f} bytes each\n"
-    )
+    names = [f"spiffe://example.org/ns/team1/sa/agent-{number}" for number in range(identities)]
+    asks = [_ask(f"{number:032x}", name) for number, name in enumerate(names)]
+    for at in range(0, identities, _TOGETHER):
+        await asyncio.gather(*(_call(ledger, [ask]) for ask in asks[at : at + _TOGETHER]))
     await ledger.close()
+    settled = await server.used_bytes() - before
+    tally = await _busy_day(server)
+    for at in range(0, identities, _TOGETHER):
+        await server.ask(*(("HSET", f"{_MANY}{{team1}}/tallies", f"{_POLICY} {name}", tally) for name in names[at : at + _TOGETHER]))
+    busy = await server.used_bytes() - before
+    for what, taken in (("live counters", settled), (f"live counters and a tally of 24 hours ({len(tally)} bytes)", busy)):
+        sys.stdout.write(f"{identities} identities with {what}: {taken / 1e6:.1f} MB of Redis, {taken / identities:.0f} bytes each\n")
+
+
+async def _busy_day(server: Redis) -> bytes:
+    """The tally of one identity with a million tokens, five dollars, two hundred requests and refusals in each hour of a day."""
+    ledger = await RedisLedger.open(server.url, _DAY, deadline_s=30, allow_insecure=True, time=_SHIFTED)
+    for hour in range(24):
+        await server.ask(("SET", f"{_DAY}seconds", hour * 3600))
+        ask = replace(_ask(f"{hour:032x}", "busy"), requests=200)
+        await ledger.hold(ask)
+        await ledger.settle(ask.hold_id, Usage(700_000, 300_000), 5_000_000)
+        for _ in range(200):
+            await ledger.deny((_POLICY,), "busy")
+    await ledger.close()
+    (tally,) = await server.ask(("HGET", f"{_DAY}{{team1}}/tallies", f"{_POLICY} busy"))
+    return bytes(tally)
 
 
 async def _run(directory: Path, arguments: argparse.Namespace) -> None:
     with _redis(directory) as server:
-        await _compare(directory, server, arguments)
+        if arguments.rounds:
+            await _compare(directory, server, arguments)
         await _fill(server, arguments.identities)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exchanges", type=int, default=5_000)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="0 = measure memory alone")
     parser.add_argument("--agents", type=int, default=0, help="draw every call's agent from this many; 0 = each caller its own")
     parser.add_argument("--identities", type=int, default=100_000)
     parser.add_argument("--directory", type=Path, default=Path.cwd())

@@ -18,7 +18,7 @@ from broker.grant import Per, PolicyRef, Unit
 from broker.ledger.database import CannotOpen
 from broker.ledger.redis_adjusting import Adjusting
 from broker.ledger.redis_node import away
-from broker.ledger.redis_places import NOWHERE, TRIES, Place, Places
+from broker.ledger.redis_places import NOWHERE, TOGETHER, TRIES, Place, Places
 from broker.ledger.redis_reports import Reports
 from broker.ledger.redis_scripts import DONE, KNOWN_ID, LOST, OTHER_MINUTE, QUIET, QUIET_S, SERVER_TIME, US, Scripts
 from broker.ledger.redis_target import parse_target
@@ -29,7 +29,6 @@ DEADLINE_S: Final = 0.25
 PREFIX: Final = "aiaccess/"
 
 _REMEMBERED: Final = 65_536  # holds whose namespace is known without asking
-_TOGETHER: Final = 200  # what one step of a sweep or of renewing takes, since nobody else is served during it
 _encode: Final = msgspec.msgpack.Encoder().encode
 _KIND: Final = {
     Unit.TOTAL_TOKENS: "t",
@@ -89,7 +88,7 @@ class RedisLedger:
     async def hold(self, ask: Ask) -> Held:
         place = self._places.of(_namespace_of(ask))
         if len(self._held) >= _REMEMBERED:
-            del self._held[next(iter(self._held))]
+            self._forget(next(iter(self._held)))
         self._held[ask.hold_id] = place
         lost_us = 0
         for _ in range(TRIES):
@@ -97,6 +96,7 @@ class RedisLedger:
             code, now_us = answer[0], answer[1]
             if code == LOST:
                 lost_us = answer[2]
+                place.tell_loss(lost_us, *(window.decode() for window in answer[3:]))
                 _refuse_what_is_lost(ask, lost_us, now_us)
             elif code != OTHER_MINUTE:
                 break
@@ -105,6 +105,8 @@ class RedisLedger:
         if code == DONE:
             verdict = grant(ask, answer[3:], now_us / US)
             leased = None in {budget.per for budget in ask.budgets}
+            if leased:
+                place.leased.add(ask.hold_id)
             return Held(ask.hold_id, answer[2], verdict.tokens, verdict.requests, leased, verdict.would_refuse)
         if code == KNOWN_ID:
             raise Unavailable("This request was given up before its quota was held: try again.")
@@ -120,7 +122,7 @@ class RedisLedger:
         place = self._held.get(hold_id)
         if place is not None:
             answer = await self._places.ask(place, self._scripts.settle, *words)
-            self._held.pop(hold_id, None)
+            self._forget(hold_id)
             return int(answer[2])
         answers = await asyncio.gather(
             *(self._places.ask(where, self._scripts.settle, *words) for where in await self._places.everywhere())
@@ -131,7 +133,7 @@ class RedisLedger:
         place = self._held.get(hold_id)
         if place is not None:
             await self._places.ask(place, self._scripts.void, hold_id)
-            self._held.pop(hold_id, None)
+            self._forget(hold_id)
             return
         # Either whoever enters a namespace for the first time finds the id nowhere, or we find the namespace here.
         await self._places.ask(self._places.nowhere, self._scripts.void, hold_id)
@@ -147,8 +149,8 @@ class RedisLedger:
             for place in await self._places.everywhere():
                 by_place.setdefault(place, []).extend(unknown)
         for place, ids in by_place.items():
-            for at in range(0, len(ids), _TOGETHER):
-                await self._places.ask(place, self._scripts.renew, *ids[at : at + _TOGETHER])
+            for at in range(0, len(ids), TOGETHER):
+                await self._places.ask(place, self._scripts.renew, *ids[at : at + TOGETHER])
 
     async def deny(self, policies: Iterable[PolicyRef], identity: str) -> None:
         by_namespace: dict[str, list[str]] = {}
@@ -162,8 +164,8 @@ class RedisLedger:
         await self._places.nodes.refresh()
         places = (self._places.nowhere, *await self._places.everywhere())
         expired: list[Expired] = []
-        for at in range(0, len(places), _TOGETHER):
-            swept = await asyncio.gather(*map(self._expire_in, places[at : at + _TOGETHER]), return_exceptions=True)
+        for at in range(0, len(places), TOGETHER):
+            swept = await asyncio.gather(*map(self._expire_in, places[at : at + TOGETHER]), return_exceptions=True)
             for found in swept:
                 if isinstance(found, Unavailable):
                     continue  # said already; what was found elsewhere must be told now or never
@@ -191,11 +193,16 @@ class RedisLedger:
         """Wait for the answers to what was asked, then disconnect. Whatever is asked later is Unavailable."""
         await self._places.nodes.close()
 
+    def _forget(self, hold_id: str) -> None:
+        place = self._held.pop(hold_id, None)
+        if place is not None:
+            place.leased.discard(hold_id)
+
     async def _expire_in(self, place: Place) -> list[Expired]:
         expired: list[Expired] = []
         more = True
         while more:
-            answer = await self._places.ask(place, self._scripts.expire, _TOGETHER)
+            answer = await self._places.ask(place, self._scripts.expire, TOGETHER)
             more = answer[2] == 1
             for hold_id, identity, tokens, microusd in zip(*(answer[at::4] for at in range(3, 7)), strict=True):
                 expired.append(Expired(hold_id.decode(), identity.decode(), tokens, microusd))

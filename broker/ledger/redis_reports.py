@@ -5,6 +5,7 @@ import struct
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, cast
 
+import msgspec
 from hiredis import ReplyError
 
 from broker.adjustment import with_credits
@@ -12,14 +13,17 @@ from broker.ledger.holds import first_hour
 from broker.ledger.redis_cluster import Nodes
 from broker.ledger.redis_node import away
 from broker.ledger.redis_places import Place
+from broker.ledger.redis_scripts import LAYOUT
 from broker.ledger.redis_wire import Reply
 from broker.quota import Reading, Tally
 
 DEADLINE_S: Final = 5.0
 _STEP: Final = 1000
 _US: Final = 1_000_000
-_LAST_USED: Final = struct.Struct("<d")  # as tallying.lua packs them
-_HOUR: Final = struct.Struct("<IQIIQ")
+_NEWEST: Final = struct.Struct("<dIQIIQ")  # as tallying.lua packs it
+_EACH: Final = 5  # of an hour before the newest: its number modulo _HOURS, and what was done in it
+_HOURS: Final = 128
+_decode_past: Final = msgspec.msgpack.Decoder(list[int]).decode
 
 
 class Reports:
@@ -38,22 +42,28 @@ class Reports:
     async def tallies(self) -> tuple[Tally, ...]:
         async with asyncio.timeout(DEADLINE_S):
             found: list[Tally | None] = []
-            for place in self._places:
+            async for place in self._readable():
                 found += [_tally(*entry, self._now_us) async for entry in self._hash(place, b"/tallies")]
         return tuple(sorted((tally for tally in found if tally is not None), key=lambda tally: (tally.policy, tally.identity)))
 
     async def readings(self) -> tuple[Reading, ...]:
         readings: list[Reading] = []
         async with asyncio.timeout(DEADLINE_S):
-            for place in self._places:
+            async for place in self._readable():
                 readings += await self._counted(place)
                 readings += await self._leased(place)
         return tuple(sorted(readings, key=lambda reading: reading.counter))
 
     async def open_holds(self) -> int:
         async with asyncio.timeout(DEADLINE_S):
-            counts = [await self._ask(place, b"ZCARD", b"/open") for place in self._places]
+            counts = [await self._ask(place, b"ZCARD", b"/open") async for place in self._readable()]
         return sum(count for count in counts if isinstance(count, int))
+
+    async def _readable(self) -> AsyncIterator[Place]:
+        """All that this version wrote, or could have."""
+        for place in self._places:
+            if await self._ask(place, b"HGET", b"", b"layout") == b"%d" % LAYOUT:
+                yield place
 
     async def _counted(self, place: Place) -> list[Reading]:
         now_us = max(self._now_us, int(cast("bytes | None", await self._ask(place, b"HGET", b"", b"clock")) or 0))
@@ -105,10 +115,14 @@ class Reports:
 def _tally(field: str, packed: bytes, now_us: int) -> Tally | None:
     """The last 24 hours, or nothing when nothing was done in them."""
     policy, identity = field.split(" ", 1)
+    used_us, newest, *figures = _NEWEST.unpack_from(packed)
+    past = _decode_past(packed[_NEWEST.size :]) if len(packed) > _NEWEST.size else []
+    by_hour = [(newest, figures)]
+    by_hour += [(newest - (newest - past[at]) % _HOURS, past[at + 1 : at + _EACH]) for at in range(0, len(past), _EACH)]
     first = first_hour(now_us / _US)
-    hours = [hour for hour in _HOUR.iter_unpack(packed[_LAST_USED.size :]) if hour[0] >= first]
+    hours = [figures for hour, figures in by_hour if hour >= first]
     if not hours:
         return None
-    last_used = float(_LAST_USED.unpack_from(packed)[0]) / _US
-    _, tokens, requests, denied, microusd = (sum(figures) for figures in zip(*hours, strict=True))
+    tokens, requests, denied, microusd = map(sum, zip(*hours, strict=True))
+    last_used = used_us / _US
     return Tally(policy, identity, tokens, requests, denied, last_used if last_used >= first * 3600 else 0.0, microusd)

@@ -23,6 +23,9 @@ QUIET: Final = 4
 LOST: Final = 5
 OTHER_MINUTE: Final = 6
 TOLD: Final = 7
+OTHER_LAYOUT: Final = 8
+
+LAYOUT: Final = 1  # of all that the scripts keep: another number for whatever an older broker would misread, or a newer one of its
 
 _OPENING: Final = "opening"
 _WRITING: Final = (_OPENING, "writing")
@@ -47,7 +50,8 @@ class Scripts:
         folder = files("broker.ledger") / "lua"
 
         spans = {"LEASE": LEASE_S, "VOID": VOID_S, "LATE": LATE_S, "QUIET": QUIET_S}
-        words = {"TIME": time, "MOST_MICROUSD": MOST_MICROUSD, **{name: int(seconds * US) for name, seconds in spans.items()}}
+        words = {"TIME": time, "LAYOUT": LAYOUT, "MOST_MICROUSD": MOST_MICROUSD}
+        words |= {name: int(seconds * US) for name, seconds in spans.items()}
 
         def build(*parts: str) -> Script:
             text = Template("\n".join((folder / f"{part}.lua").read_text(encoding="ascii") for part in parts)).substitute(words)

@@ -5,25 +5,81 @@ Only the processes' own timing differs between two runs of a seed; every choice 
 
 import json
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, Literal, NamedTuple
+
+from broker.chat import Usage
+from broker.money import PICO, Price, Rates, dearest, dollars, read_microusd
 
 BROKERS: Final = 4
 CALLERS: Final = 200
 AGENTS: Final = tuple(f"spiffe://example.org/ns/team1/sa/agent-{number}" for number in range(3))
 WIDTH: Final = 24  # of each agent; a broker that is killed takes its share of it along for half a minute
-LOAD_S: Final = 10.0  # in which all events are; callers go on until all is used up,
-MOST_S: Final = 25.0  # or, on a machine with other things to do, so long
+LOAD_S: Final = 10.0  # in which all events are
 # bytes of a question's text: so many sizes, a prime number of them, that no two of an agent's questions have the same
 LEAST_TEXT, SIZES = 80, 1009
 OUTPUTS: Final = (1, 20, 60, 200)
-PATIENCES_S: Final = (0.05, 0.3, 1.0, 30.0, 30.0, 30.0, 30.0)
+PATIENT_S: Final = 30.0
+PATIENCES_S: Final = (0.05, 0.3, 1.0, PATIENT_S, PATIENT_S, PATIENT_S, PATIENT_S)
+# What the two backends bill: dollars for a million tokens read and written, and for a request. Neither is dearer in all.
+PRICES: Final = {"gpt-a": ("1.500007", "6.25", "0.0001"), "gpt-b": ("0.3", "12.500001", "0")}
 
-Kind = Literal["lossy", "strict", "counted"]
-Unit = Literal["tokens", "output", "requests", "concurrent"]
+Kind = Literal["lossy", "strict", "counted", "edge"]
+Unit = Literal["tokens", "output", "requests", "usd", "concurrent"]
 Deed = Literal["kill", "pause", "restart", "save", "lose"]
-KINDS: Final[tuple[Kind, ...]] = ("lossy", "strict", "counted")
+KINDS: Final[tuple[Kind, ...]] = ("lossy", "strict", "counted", "edge")
+# Callers go on until all is used up, or, on a machine with other things to do, so long
+MOST_S: Final[dict[Kind, float]] = {"lossy": LOAD_S, "strict": 25.0, "counted": 25.0, "edge": 60.0}
+
+
+def price(model: str) -> Price:
+    read, written, request = map(read_microusd, PRICES[model])
+    return Price(read, written, cached_input=read, cache_write=read, request=request * PICO)
+
+
+def rates(backends: Iterable[str]) -> Rates:
+    """What any of them bills at most."""
+    found = dearest(map(price, backends))
+    assert found is not None
+    return found
+
+
+DEAREST: Final = rates(PRICES)._replace(request=0)
+
+
+class Charge(NamedTuple):
+    """Tokens, and what they cost in micro-dollars."""
+
+    read: int
+    written: int
+    microusd: int
+
+    @property
+    def tokens(self) -> int:
+        return self.read + self.written
+
+    def __add__(self, other: object) -> "Charge":
+        assert isinstance(other, Charge)
+        return Charge(self.read + other.read, self.written + other.written, self.microusd + other.microusd)
+
+    def fits(self, holds: "Charge", saved: int = 0, rest: int = 0) -> bool:
+        """It is these holds, or less by what a count of prompts saved, or more by what was left when the output was parted among answers."""
+        inexact = 1 if saved or rest else 0  # each sum is rounded once
+        return (
+            0 <= holds.read - self.read <= saved
+            and 0 <= self.written - holds.written <= rest
+            and -inexact <= self.microusd - holds.microusd + DEAREST.microusd(saved, 0)
+            and self.microusd - holds.microusd <= DEAREST.microusd(0, rest) + inexact
+        )
+
+
+def billed(model: str, read: int, written: int) -> Charge:
+    return Charge(read, written, price(model).cost(Usage(read, written)))
+
+
+NOTHING: Final = Charge(0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -33,13 +89,15 @@ class Quota:
     limit: int
     shared: bool = False
 
-    def cost(self, read: int, written: int, requests: int) -> int:
+    def cost(self, charge: Charge, requests: int) -> int:
         """What one request takes of it."""
         match self.unit:
             case "tokens":
-                return read + written
+                return charge.tokens
             case "output":
-                return written
+                return charge.written
+            case "usd":
+                return charge.microusd
             case "requests":
                 return requests
             case "concurrent":
@@ -48,10 +106,19 @@ class Quota:
     def yaml(self, *, strict: bool) -> str:
         if self.unit == "concurrent":
             return f"{{name: {self.name}, concurrent: {self.limit}}}"
-        what = {"tokens": "", "output": "tokenCountMode: OutputToken, ", "requests": ""}[self.unit]
-        counted = "requests" if self.unit == "requests" else "tokens"
-        scope = ", scope: Policy" if self.shared else ""
-        return f"{{name: {self.name}, {what}{counted}: {self.limit}, per: Month{scope}{', strict: true' if strict else ''}}}"
+        what = {
+            "tokens": f"tokens: {self.limit}",
+            "output": f"tokenCountMode: OutputToken, tokens: {self.limit}",
+            "requests": f"requests: {self.limit}",
+            "usd": f'usd: "{dollars(self.limit)}"',
+        }[self.unit]
+        more = f"{', scope: Policy' if self.shared else ''}{', strict: true' if strict and self.is_counted else ''}"
+        return f"{{name: {self.name}, {what}, per: Month{more}}}"
+
+    @property
+    def is_counted(self) -> bool:
+        """A prompt that is counted instead of bounded takes less of it."""
+        return self.unit in ("tokens", "usd")
 
 
 @dataclass(frozen=True)
@@ -85,10 +152,18 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
+    """backends: in the order in which they are asked. tight: the quota that is to be used up first, where that is planned."""
+
     seed: int
     kind: Kind
     quotas: tuple[Quota, ...]
     events: tuple[Event, ...]
+    backends: tuple[str, ...]
+    tight: str = ""
+
+    def held(self, read: int, written: int) -> Charge:
+        """As a broker holds it, that does not know which backend will answer."""
+        return Charge(read, written, rates(self.backends).microusd(read, written))
 
     @property
     def width(self) -> Quota:
@@ -104,9 +179,27 @@ def plan(seed: int) -> Plan:
         Quota("all", "tokens", more * drawn.randint(120_000, 500_000), shared=True),
         Quota("said", "output", more * drawn.randint(5_000, 50_000)),
         Quota("asked", "requests", more * drawn.randint(60, 400)),
+        Quota("paid", "usd", more * drawn.randint(150_000, 600_000)),
         Quota("width", "concurrent", WIDTH),
     )
-    return Plan(seed, kind, quotas, tuple(sorted(_events(drawn, kind), key=lambda event: event.at_s)))
+    events = tuple(sorted(_events(drawn, kind), key=lambda event: event.at_s))
+    backends = tuple(drawn.sample(sorted(PRICES), len(PRICES)))
+    return _tightened(seed, Plan(seed, kind, quotas, events, backends))
+
+
+def _tightened(seed: int, it: Plan) -> Plan:
+    """In an edge seed one quota is used up, each in its turn, before any other stands in the way, and what uses it up is use.
+
+    It has one backend, since what is held for several is a price that none of them has.
+    """
+    if it.kind != "edge":
+        return it
+    limits = {"each": 60_000, "all": 180_000, "said": 9_001, "asked": 150, "paid": 250_001}
+    tight = list(limits)[seed // len(KINDS) % len(limits)]
+    quotas = (
+        replace(quota, limit=limits.get(quota.name, quota.limit) * (1 if quota.name in (tight, "width") else 20)) for quota in it.quotas
+    )
+    return replace(it, quotas=tuple(quotas), tight=tight, backends=it.backends[:1])
 
 
 def _events(drawn: random.Random, kind: Kind) -> list[Event]:
@@ -116,6 +209,8 @@ def _events(drawn: random.Random, kind: Kind) -> list[Event]:
         early = [Event(drawn.uniform(0.5, 2), "kill", drawn.uniform(0.1, 1), (drawn.randrange(BROKERS),))]
         along = tuple(drawn.sample(range(BROKERS), drawn.randint(0, 2)))
         return [*early, Event(drawn.uniform(3, 4), "save"), Event(drawn.uniform(5, 6), "lose", drawn.uniform(0.1, 0.5), along)]
+    if kind == "edge":
+        return [Event(drawn.uniform(0.5, last_s), "pause", drawn.uniform(0.1, 1.5)), Event(drawn.uniform(1, 4), "restart", 0.1)]
     kills = [
         Event(drawn.uniform(0.5, last_s), "kill", drawn.uniform(0.1, 1), (drawn.randrange(BROKERS),)) for _ in range(drawn.randint(1, 3))
     ]
@@ -125,6 +220,7 @@ def _events(drawn: random.Random, kind: Kind) -> list[Event]:
 
 def questions(seed: int, caller: int) -> Iterator[Question]:
     """All that one caller asks, one after the other."""
+    hurried = KINDS[seed % len(KINDS)] != "edge"
     drawn = random.Random(f"{seed}/caller/{caller}")  # noqa: S311  dice, no secret
     agent, fellows = caller % len(AGENTS), -(-CALLERS // len(AGENTS))
     number = 0
@@ -137,6 +233,11 @@ def questions(seed: int, caller: int) -> Iterator[Question]:
             streaming=drawn.random() < 0.5,
             limit=drawn.choice(OUTPUTS),
             choices=drawn.choice((1, 1, 1, 2, 3)),
-            patience_s=drawn.choice(PATIENCES_S),
+            patience_s=drawn.choice(PATIENCES_S) if hurried else PATIENT_S,
         )
         number += 1
+
+
+def question(seed: int, tag: str) -> Question:
+    caller, number = map(int, tag.split("-"))
+    return next(islice(questions(seed, caller), number, None))

@@ -1,6 +1,8 @@
 """A provider that obeys its output limit, keeps its own ledger of what it read and wrote, and does not always say the truth about it.
 
-What it reads: half a token for each byte of a text, or, of a dense question, one for each byte, which is the most that there can be.
+What it reads: half a token for each byte of a text, or, of a dense question, one for each byte, which is the most that there can be; in edge
+seeds what docs/quotas-exactness.md has as bound, to the token, and it mostly writes all that it may. It answers as two models, each with a
+price of its own, and writes its invoice by these.
 What it says it did is drawn from the seed and the question: the truth, too much, too little, nothing, or what is no figure at all;
 it also breaks off, hangs up before it has said anything, and answers 503, which it does not bill.
 """
@@ -13,7 +15,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
-from .plan import Plan, Quota
+from broker.dialects import openai_chat
+
+from .plan import NOTHING, Charge, Plan, Quota, billed, question
 
 TEMPLATE_TOKENS: Final = 7
 LOOK_S: Final = 0.03  # how long it goes on after a caller has gone
@@ -28,6 +32,7 @@ LIES: Final[dict[Lie, int]] = {
     "reset": 3,
     "refused": 3,
 }
+FEW_LIES: Final[dict[Lie, int]] = {"none": 97, "refused": 3}
 NO_FIGURES: Final[tuple[object, ...]] = (-1, 1.5, "7", True, 2**31, [7])
 PIECES: Final = 4
 
@@ -41,6 +46,7 @@ class Attempt:
 
     tag: str
     agent: str
+    model: str
     read: int
     limit: int
     lie: Lie
@@ -54,23 +60,21 @@ class Attempt:
         return self.lie != "refused"
 
     @property
-    def bill(self) -> tuple[int, int]:
-        """What stands on the invoice: what it said, or what it did where it said nothing that counts."""
-        if not self.is_billed:
-            return 0, 0
-        return self.said or (self.read, self.written)
-
-    @property
-    def done(self) -> tuple[int, int]:
+    def done(self) -> Charge:
         """What it did, as far as it did not tell that it did less: that nobody can know but the provider."""
         if not self.is_billed:
-            return 0, 0
+            return NOTHING
         read, written = self.said or (self.read, self.written)
-        return min(read, self.read), min(written, self.written)
+        return billed(self.model, min(read, self.read), min(written, self.written))
+
+    @property
+    def most(self) -> Charge:
+        """What it may come to."""
+        return billed(self.model, self.read, self.limit) if self.is_billed else NOTHING
 
     @property
     def concealed(self) -> int:
-        return self.read + self.written - sum(self.done) if self.is_billed else 0
+        return self.read + self.written - self.done.tokens if self.is_billed else 0
 
     def has_gone(self) -> bool:
         """The other side has closed the connection, whether our loop has heard of it or not."""
@@ -142,44 +146,44 @@ class Provider:
         text = body["messages"][0]["content"]
         agent, tag, _ = text.split(" ", 2)
         drawn = random.Random(f"{self._plan.seed}/provider/{tag}/{self._asked[tag]}")  # noqa: S311  dice, no secret
-        lie = drawn.choices(list(LIES), list(LIES.values()))[0]
+        is_edge = self._plan.kind == "edge"
+        lies = FEW_LIES if is_edge else LIES
+        lie = drawn.choices(list(lies), list(lies.values()))[0]
         is_dense = drawn.random() < 0.5
-        read = TEMPLATE_TOKENS + (len(text) if is_dense else len(text) // 2)
-        attempt = Attempt(tag, agent, read, body["max_tokens"] * (body.get("n") or 1), lie, reader, writer)
+        read = bound(self._plan.seed, tag) if is_edge else TEMPLATE_TOKENS + (len(text) if is_dense else len(text) // 2)
+        attempt = Attempt(tag, agent, body["model"], read, body["max_tokens"] * (body.get("n") or 1), lie, reader, writer)
         self.attempts.append(attempt)
         self.alive.add(attempt)
         self._asked[tag] += 1
         if self._asked[tag] == 1:
-            for whom in (agent, "-"):
-                self._over["requests", whom] += 1
+            for quota in self._plan.quotas:
+                self._over[quota.name, "-" if quota.shared else agent] += quota.unit == "requests"
         for quota in self._plan.quotas:
             self._look(quota, "-" if quota.shared else agent)
         return attempt
 
     def _end(self, attempt: Attempt) -> None:
         self.alive.discard(attempt)
-        read, written = attempt.done
-        for whom in (attempt.agent, "-"):
-            self._over["tokens", whom] += read + written
-            self._over["output", whom] += written
+        for quota in self._plan.quotas:
+            if quota.unit not in ("requests", "concurrent"):
+                self._over[quota.name, "-" if quota.shared else attempt.agent] += quota.cost(attempt.done, 1)
 
     def _look(self, quota: Quota, whom: str) -> None:
         """How near to its limit is it now?"""
         mine = [attempt for attempt in self.alive if whom in ("-", attempt.agent)]
         if quota.unit == "concurrent" and len(mine) > quota.limit:
             mine = [attempt for attempt in mine if not attempt.has_gone()]
-        counted = (
-            0 if quota.unit == "requests" else sum(quota.cost(attempt.read, attempt.limit, 1) for attempt in mine if attempt.is_billed)
-        )
+        counted = 0 if quota.unit == "requests" else sum(quota.cost(attempt.most, 1) for attempt in mine if attempt.is_billed)
         peak = self.peaks.setdefault((quota.name, whom), Peak())
-        now = counted + self._over[quota.unit, whom]
+        now = counted + self._over[quota.name, whom]
         if now > peak.amount:
             peak.amount, peak.after = now, len(self.attempts)
 
     async def _answer(self, attempt: Attempt, *, streaming: bool, choices: int) -> bool:
         """Whether the connection goes on."""
         drawn = random.Random(f"{self._plan.seed}/answer/{attempt.tag}/{self._asked[attempt.tag]}")  # noqa: S311  dice, no secret
-        wanted, took_s = min(attempt.limit, drawn.choice((0, 5, 50, 400))), drawn.choice((0.0, 0.1, 0.3, 0.8))
+        lengths = (5, 10**9, 10**9, 10**9) if self._plan.kind == "edge" else (0, 5, 50, 400)
+        wanted, took_s = min(attempt.limit, drawn.choice(lengths)), drawn.choice((0.0, 0.1, 0.3, 0.8))
         if not await _rest(attempt, took_s / PIECES):
             return False
         if attempt.lie == "refused":
@@ -220,6 +224,11 @@ class Provider:
         write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
         await attempt.writer.drain()
         return True
+
+
+def bound(seed: int, tag: str) -> int:
+    """Of a question's prompt, by its bytes: the most that it can be billed as, and what is held for it."""
+    return openai_chat.read(question(seed, tag).body()).demand(1, None).prompt_bound
 
 
 async def _read(reader: asyncio.StreamReader) -> dict | None:

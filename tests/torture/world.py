@@ -13,7 +13,7 @@ import httpx2 as httpx
 from support.processes import Deployment, Process, deployment, free_port
 from support.redis_server import RedisServer, redis_server
 
-from .plan import AGENTS, BROKERS, Event, Plan
+from .plan import AGENTS, BROKERS, PRICES, Event, Plan
 from .provider import Provider
 
 KEY: Final = "sk-canary-torture"
@@ -33,7 +33,7 @@ metadata: {{name: routing, namespace: team1}}
 spec:
   providers:
   - {{name: here, schema: OpenAI, endpoint: "http://127.0.0.1:{port}/v1", credentials: {{type: APIKey, secretRef: {{name: key}}}}}}
-  models: [{{name: gpt, backends: [{{provider: here, model: gpt-real}}]}}]
+  models: [{{name: gpt, backends: [{backends}]}}]
   defaultFailover: {{retryOn: [503, ConnectFailure, Reset], maxRetries: 1, backoff: {{base: 10ms, max: 50ms}}}}
 ---
 apiVersion: aiaccess.dev/v1alpha1
@@ -139,12 +139,19 @@ async def _figure(admin: int, name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
+def _backend(model: str, priority: int) -> str:
+    read, written, request = PRICES[model]
+    price = f'inputPerMillionTokens: "{read}", outputPerMillionTokens: "{written}", perRequest: "{request}"'
+    return f"{{provider: here, model: {model}, priority: {priority}, price: {{{price}}}}}"
+
+
 @asynccontextmanager
 async def world(folder: Path, plan: Plan, provider: Provider) -> AsyncIterator[World]:
     """Started, and everything that is left of it stopped at the end."""
-    quotas = "\n".join(f"  - {quota.yaml(strict=plan.kind != 'counted' and quota.unit == 'tokens')}" for quota in plan.quotas)
+    quotas = "\n".join(f"  - {quota.yaml(strict=plan.kind != 'counted')}" for quota in plan.quotas)
     subjects = ", ".join(f'{{spiffeID: "{agent}"}}' for agent in AGENTS)
-    resources = RESOURCES.format(port=provider.port, subjects=subjects, stream_s=STREAM_S, quotas=quotas)
+    backends = ", ".join(_backend(model, priority) for priority, model in enumerate(plan.backends))
+    resources = RESOURCES.format(port=provider.port, subjects=subjects, stream_s=STREAM_S, quotas=quotas, backends=backends)
     kept = () if plan.kind == "lossy" else DURABLE
     with (
         tempfile.TemporaryDirectory(prefix="torture", dir=MEMORY if MEMORY.is_dir() else folder) as of_store,

@@ -28,14 +28,16 @@ end
 if not clears and credit == 0 then
   return answer
 end
-call('EXISTS', base .. '/windows')
-
-call('HSET', base, 'clock', now)
-answer[1] = 0
 local window, by = windows[looks[1][2]], (clears and answer[4] - answer[3] or 0) - credit
 local key = base .. '/' .. window[1]
+local lost = call('EXISTS', key) == 0 and call('ZSCORE', base .. '/windows', window[1]) -- as in hold.lua, and must not be hidden by us
+
+call('HSET', base, 'clock', now)
+if lost then
+  call('HSET', base, 'lost', now)
+end
+answer[1] = 0
 call('HINCRBY', key, looks[1][1], string.format('%.0f', by))
 call('HINCRBY', key, looks[1][3], string.format('%.0f', credit))
 call('ZADD', base .. '/windows', window[2], window[1]) -- as hold.lua, when a window begins
-call('PEXPIRE', key, string.format('%.0f', (window[2] - now) / 1000 + 3600000))
 return answer

@@ -33,8 +33,7 @@ end
 -- of the tallies a part, from where the last sweep ended: who did nothing for a day is forgotten
 local step = call('HSCAN', base .. '/tallies', call('HGET', base, 'scan') or '0', 'COUNT', most)
 for at = 1, #step[2], 2 do
-  local known = step[2][at + 1]
-  if struct.unpack('<I4', known, #known - 27) < math.floor(now / 3600000000) - 23 then
+  if struct.unpack('<I4', step[2][at + 1], 9) < math.floor(now / 3600000000) - 23 then
     call('HDEL', base .. '/tallies', step[2][at])
   end
 end

@@ -41,13 +41,18 @@ local function paid_for(left, most)
   return output
 end
 
+-- Nobody but the sweep removes a window, and the sweep takes it off the list in the same step.
+local gone = false
 least = math.min(least, wanted)
 local needs = {t = prompt + least, i = prompt, o = least, r = requests, c = 1, u = money(least)}
 local granted, refused, answer = wanted, false, {0, now, 0}
 for n, budget in ipairs(budgets) do
   local counter, unit, window, used = budget[1], string.lower(budget[2]), windows[budget[4]], 0
   if window then
-    used = tonumber(call('HGET', base .. '/' .. window[1], counter) or 0)
+    local key = base .. '/' .. window[1]
+    local known = call('HGET', key, counter)
+    gone = gone or not known and call('EXISTS', key) == 0 and call('ZSCORE', base .. '/windows', window[1]) and window[1]
+    used = tonumber(known or 0)
   else
     used = call('ZCOUNT', base .. '/leases/' .. counter, string.format('(%.0f', now), '+inf')
   end
@@ -65,7 +70,11 @@ for n, budget in ipairs(budgets) do
     end
   end
 end
-if refused then
+if gone then
+  call('HSET', base, 'lost', now, 'clock', now)
+  call('ZREM', base .. '/windows', gone)
+  return {5, now, now, gone}
+elseif refused then
   answer[1] = 1
   return answer
 end
@@ -80,8 +89,7 @@ for _, budget in ipairs(budgets) do
   if window then
     local need, key = needs[unit], base .. '/' .. window[1]
     if call('HINCRBY', key, counter, need) == need then
-      call('ZADD', base .. '/windows', window[2], window[1]) -- for the sweep, and if nobody ever sweeps again, an hour later:
-      call('PEXPIRE', key, string.format('%.0f', (window[2] - now) / 1000 + 3600000))
+      call('ZADD', base .. '/windows', window[2], window[1]) -- for the sweep; a time to live would go by a clock that may jump
     end
     charges[#charges + 1] = {window[1], counter, unit, need}
   else

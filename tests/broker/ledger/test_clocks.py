@@ -12,7 +12,7 @@ import pytest
 from support.asks import ask, tokens, width
 from support.faketime import FakeTime
 from support.ledgers import PATIENCE_S
-from support.redis_server import redis_server
+from support.redis_server import PREFIX, redis_server
 
 from broker.chat import Usage
 from broker.errors import BrokerError, ConcurrencyFull, QuotaExhausted, Unavailable
@@ -34,12 +34,17 @@ def time(tmp_path):
 
 
 @pytest.fixture
-async def ledger(tmp_path, time):
-    with redis_server(tmp_path, environ=time.environ) as server:
+def server(tmp_path, time):
+    with redis_server(tmp_path, environ=time.environ) as started:
         time.put(NOON)
-        opened = await RedisLedger.open(server.url, deadline_s=PATIENCE_S, allow_insecure=True)
-        yield opened
-        await opened.close()
+        yield started
+
+
+@pytest.fixture
+async def ledger(server):
+    opened = await RedisLedger.open(server.url, deadline_s=PATIENCE_S, allow_insecure=True)
+    yield opened
+    await opened.close()
 
 
 async def used_and_left_s(ledger) -> tuple[int, float]:
@@ -119,6 +124,35 @@ async def test_a_jump_forward_spends_what_nobody_settled_and_the_way_back_gives_
     time.put(NOON)
     await ledger.settle("one", Usage(1, 1))
     assert (await used_and_left_s(ledger))[0] == 200
+
+
+def windows(server) -> list[bytes]:
+    """Those that are there. Asking is what makes Redis remove a key whose time to live is over by its clock."""
+    with server.client() as client:
+        return [key for key in client.keys(f"{PREFIX}*/month/*") if client.exists(key)]
+
+
+async def test_a_jump_two_months_forward_and_back_opens_no_month_again(time, server, ledger):
+    monthly = tokens(LIMIT, Per.MONTH)
+    for _ in range(5):
+        await ledger.hold(ask(monthly))
+    time.put(NOON + 60 * 24 * HOUR)
+    assert len(windows(server)) == 1
+    time.put(NOON)
+    with pytest.raises(QuotaExhausted):
+        await ledger.hold(ask(monthly, least=100))
+
+
+async def test_a_window_that_begins_while_the_servers_clock_is_behind_the_namespace_lasts_until_its_end(time, server, ledger):
+    monthly = tokens(LIMIT, Per.MONTH)
+    await ledger.hold(ask(tokens(10**6)))
+    time.put(NOON - 5 * HOUR)
+    for _ in range(5):
+        await ledger.hold(ask(monthly))
+    time.put(MONTHS_END)
+    assert len(windows(server)) == 1
+    with pytest.raises(QuotaExhausted):
+        await ledger.hold(ask(monthly, least=100))
 
 
 async def test_a_server_that_takes_over_an_hour_behind_opens_no_window_again(tmp_path, time):

@@ -5,13 +5,14 @@ import secrets
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.asks import ask, money, requests, tokens, width
+from support.asks import AGENT, POLICY, ask, money, requests, tokens, width
 from support.clock import Clock
 from support.ledgers import steered
 
 from broker.chat import Usage
 from broker.errors import BrokerError
 from broker.grant import Per, Unit
+from broker.ledger.memory import MemoryLedger
 from broker.money import Rates
 from broker.quota import grant
 
@@ -107,5 +108,38 @@ def test_money_is_granted_to_the_last_token_as_the_one_decision_says(limits, ask
                     await ledger.settle(one.hold_id, Usage(0, 0), min(bound, left))
         finally:
             await ledger.close()
+
+    asyncio.run(run())
+
+
+@settings(max_examples=60)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.one_of(st.integers(0, 3), st.integers(20, 30), st.integers(100, 300)),
+            st.booleans(),
+            st.integers(0, 2**31 - 1),
+            st.integers(0, 2**31 - 1),
+            st.integers(0, 10**12),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_a_days_tally_is_the_same_as_in_memory_however_large_its_figures_and_however_long_nothing_was_done(steps):
+    async def run() -> None:
+        clock = Clock()
+        redis, memory = await steered(f"{secrets.token_hex(8)}/", clock), MemoryLedger(clock)
+        for number, (hours, is_denied, read, written, cost) in enumerate(steps):
+            clock.move(3600 * hours)
+            assert await redis.tallies() == await memory.tallies()
+            for ledger in (redis, memory):
+                if is_denied:
+                    await ledger.deny((POLICY,), AGENT)
+                else:
+                    await ledger.hold(ask(hold_id=str(number), prompt=0, wanted=0))
+                    await ledger.settle(str(number), Usage(read, written), cost)
+            assert await redis.tallies() == await memory.tallies()
+        await redis.close()
 
     asyncio.run(run())

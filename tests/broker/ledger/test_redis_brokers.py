@@ -17,9 +17,10 @@ from support.ledgers import steered, used
 from support.redis_server import redis_server, shared_server
 
 from broker.chat import Usage
-from broker.errors import ConcurrencyFull, ExceedsQuota
+from broker.errors import ConcurrencyFull, ExceedsQuota, Unavailable
 from broker.grant import Per
 from broker.ledger.redis import RedisLedger
+from broker.ledger.redis_scripts import QUIET_S
 from broker.quota import LEASE_S, Expired
 
 TEN_REQUESTS = tokens(10 * (PROMPT + WANTED))
@@ -76,6 +77,55 @@ async def test_a_lease_is_renewed_and_freed_by_whichever_broker():
     assert (await here.hold(ask(width(1)))).leased
     await here.close()
     await there.close()
+
+
+async def test_a_broker_that_was_cut_off_longer_than_a_lease_lasts_renews_its_own_before_it_admits(tmp_path):
+    clock = Clock()
+    with redis_server(tmp_path) as server:
+        ledger = await steered("cut-off/", clock, server)
+        await ledger.hold(ask(width(1), hold_id="one"))
+        clock.move(LEASE_S + 1)
+        with server.client() as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        async with asyncio.timeout(20):
+            while True:
+                clock.move(QUIET_S)
+                try:
+                    await ledger.hold(ask(width(1)))
+                except Unavailable:
+                    await asyncio.sleep(0.02)
+                except ConcurrencyFull:
+                    break
+                else:
+                    raise AssertionError("the slot of an exchange that runs was given away")
+        await ledger.close()
+
+
+async def test_after_an_outage_for_all_nobody_is_admitted_before_the_others_could_renew():
+    clock, prefix = Clock(), next(_prefixes)
+    slow = await steered(prefix, clock)
+    await slow.hold(ask(width(1), hold_id="one"))
+    clock.move(LEASE_S + 1)
+    quick = await steered(prefix, clock)
+    with pytest.raises(Unavailable, match="just come back"):
+        await quick.hold(ask(width(1)))
+    await slow.renew(["one"])
+    clock.move(QUIET_S)
+    with pytest.raises(ConcurrencyFull):
+        await quick.hold(ask(width(1)))
+    await slow.close()
+    await quick.close()
+
+
+async def test_a_namespace_without_leases_is_admitted_to_at_once_however_long_nobody_used_it():
+    clock, prefix = Clock(), next(_prefixes)
+    first = await steered(prefix, clock)
+    await first.hold(ask(tokens(1_000)))
+    clock.move(LEASE_S + 1)
+    later = await steered(prefix, clock)
+    assert (await later.hold(ask(tokens(1_000)))).tokens.remaining == 600
+    await first.close()
+    await later.close()
 
 
 async def test_an_id_that_was_voided_where_it_was_never_seen_is_held_by_no_broker_that_comes_later():
@@ -141,7 +191,7 @@ async def test_a_tally_does_not_grow_beyond_a_day():
         clock.move(3600)
     with shared_server().client() as client:
         (packed,) = client.hvals(f"{prefix}{{team1}}/tallies")
-    assert len(packed) == 8 + 24 * 28
+    assert len(packed) == 36 + 3 + 23 * 5  # small figures take a byte each
     await ledger.close()
 
 
@@ -149,10 +199,11 @@ async def test_a_broker_remembers_nothing_of_a_hold_that_is_over():
     ledger = await steered(next(_prefixes), Clock())
     for hold_id in ("settled", "voided", "refused"):
         with suppress(ExceedsQuota):
-            await ledger.hold(ask(tokens(200 if hold_id != "refused" else 1), hold_id=hold_id, least=16, wanted=16, prompt=50))
+            await ledger.hold(ask(width(3), tokens(200 if hold_id != "refused" else 1), hold_id=hold_id, least=16, wanted=16, prompt=50))
     await ledger.settle("settled", None)
     await ledger.void("voided")
     assert ledger._held == {}
+    assert all(place.leased == set() for place in ledger._places._places.values())
     await ledger.close()
 
 

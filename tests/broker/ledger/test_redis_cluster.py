@@ -22,9 +22,9 @@ WHO = "spiffe://example.org/ns/team/sa/agent"
 def quotas(namespace: str) -> tuple[Budget, ...]:
     start = f"{{{namespace}}}/AIAccessPolicy/agents"
     return (
-        Budget(f"{start}/hourly/total_tokens/hour/identity/{WHO}", Unit.TOTAL_TOKENS, 1_000, Per.HOUR),
+        Budget(f"{start}/daily/total_tokens/day/identity/{WHO}", Unit.TOTAL_TOKENS, 1_000, Per.DAY),
         Budget(f"{start}/monthly/output_tokens/month/policy/-", Unit.OUTPUT_TOKENS, 10_000, Per.MONTH),
-        Budget(f"{start}/pace/requests/minute/identity/{WHO}", Unit.REQUESTS, 100, Per.MINUTE),
+        Budget(f"{start}/pace/requests/month/identity/{WHO}", Unit.REQUESTS, 100, Per.MONTH),
         Budget(f"{start}/width/concurrent/-/identity/{WHO}", Unit.CONCURRENT, 8, None),
     )
 

@@ -10,6 +10,7 @@ from support.clock import Clock
 from support.ledgers import steered, used
 from support.redis_server import PREFIX, redis_server
 
+from broker.adjustment import Adjustment
 from broker.chat import Usage
 from broker.errors import QuotaExhausted, Unavailable
 from broker.grant import Per
@@ -103,6 +104,65 @@ async def test_a_store_that_was_emptied_while_it_ran_refuses_what_it_cannot_know
     assert "lost counts" in await refusal_of(ledger, width(8))
     assert [record.message for record in caplog.records].count("quota_counts_lost") >= 1
     assert (await ledger.hold(ask(tokens(1_000, Per.MONTH, shadow=True)))).granted_output == 100
+
+
+def delete_the_month(server) -> str:
+    with server.client() as client:
+        (key,) = client.keys(f"{TEAM}/month/*")
+        client.delete(key)
+    return key.decode().removeprefix(f"{TEAM}/")
+
+
+def losses(caplog) -> list[str]:
+    """The windows that were said to be gone, or nothing where the whole store was."""
+    return [getattr(record, "window", "") for record in caplog.records if record.message == "quota_counts_lost"]
+
+
+async def test_a_window_that_somebody_deleted_is_refused_until_its_end_and_said_once_with_what_to_do(server, ledger, caplog):
+    for _ in range(5):
+        await ledger.hold(ask(MONTHLY))
+    month = delete_the_month(server)
+    for _ in range(3):
+        assert "lost counts" in await refusal_of(ledger, MONTHLY)
+    assert losses(caplog) == [month]
+    assert f"HDEL '{TEAM}' lost" in caplog.records[-1].todo
+
+
+async def test_a_deleted_window_stays_lost_where_a_quota_that_refuses_nobody_counts_on_in_it(server, ledger):
+    shadow = tokens(1_000, Per.MONTH, shadow=True)
+    await ledger.hold(ask(MONTHLY))
+    delete_the_month(server)
+    assert (await ledger.hold(ask(shadow))).granted_output == 100
+    assert "lost counts" in await refusal_of(ledger, MONTHLY)
+
+
+async def test_several_windows_that_are_gone_at_once_are_all_found(server, ledger):
+    every = [tokens(1_000, per, shadow=True) for per in Per]
+    await ledger.hold(ask(*every))
+    with server.client() as client:
+        client.delete(*client.keys(f"{TEAM}/*/2*"))
+    assert (await ledger.hold(ask(*every))).granted_output == 100
+    assert {reading.used for reading in await ledger.readings()} == {200}
+
+
+@pytest.mark.parametrize("change", [{"credit": 500}, {"clears": True}], ids=["grant", "reset"])
+async def test_an_adjustment_hides_no_deleted_window(server, ledger, change):
+    await ledger.hold(ask(MONTHLY))
+    delete_the_month(server)
+    await ledger.adjust(Adjustment(MONTHLY.counter, Per.MONTH, **change))
+    assert "lost counts" in await refusal_of(ledger, MONTHLY)
+
+
+async def test_a_window_that_the_sweep_removed_is_no_loss(server, caplog):
+    clock = Clock()
+    ledger = await steered(PREFIX, clock, server)
+    await ledger.hold(ask(requests(60)))
+    clock.move(60)
+    await ledger.expire()
+    clock.move(-60)  # the namespace stays where it was
+    assert (await ledger.hold(ask(requests(60)))).requests.remaining == 59
+    assert losses(caplog) == []
+    await ledger.close()
 
 
 async def test_a_broker_that_starts_on_a_store_that_another_saw_emptied_refuses_too(server, ledger):

@@ -260,6 +260,22 @@ async def test_a_server_that_begins_to_forget_is_refused_at_the_next_look_until_
         await ledger.close()
 
 
+async def test_a_primary_that_needs_a_replica_and_has_lost_it_counts_nothing(tmp_path, caplog):
+    """As docs/quotas.md says of one that was cut off: with min-replicas-to-write there are no two that count."""
+    with redis_server(tmp_path) as server:
+        ledger = await RedisLedger.open(server.url, allow_insecure=True)
+        await ledger.hold(ask(tokens(1_000)))
+        with server.client() as admin:
+            admin.config_set("min-replicas-to-write", 1)
+            with pytest.raises(Unavailable):
+                await ledger.hold(ask(tokens(1_000)))
+            assert "NOREPLICAS" in caplog.records[-1].answer
+            admin.config_set("min-replicas-to-write", 0)
+        (reading,) = await ledger.readings()
+        assert reading.used == 200
+        await ledger.close()
+
+
 async def test_a_replica_is_refused(tmp_path):
     with redis_server(tmp_path) as server:
         with server.client() as admin:
