@@ -17,7 +17,7 @@ MISSING = $(shell \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'python3 is older than 3.11: apt install python3 on Debian 12 or newer, or name another one with make PYTHON=…'; exit; }; \
 	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || echo 'the venv module of python3 is missing: apt install python3-venv')
 
-.PHONY: help demo test test-chart test-cluster cluster crds lint bench-quick rotation hostile fuzz soak torture clean
+.PHONY: help demo test test-chart test-dashboard test-cluster cluster crds lint bench-quick rotation hostile fuzz soak torture clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -31,6 +31,9 @@ test: $(SYNCED) $(AIMOCK) ## run the tests (ARGS='tests/broker/test_audit.py -k 
 
 test-chart: $(CLUSTER) ## the Helm chart and the CRDs, without a server (ARGS='-k crds')
 	@$(BIN)/pytest tests/charts $(ARGS)
+
+test-dashboard: $(CLUSTER) ## every query of the Grafana dashboard on a real Prometheus (Debian: apt-get install prometheus)
+	@$(BIN)/pytest tests/dashboard $(ARGS)
 
 test-cluster: $(CLUSTER) ## all of that on a real kube-apiserver and SPIRE, built once in 25 minutes (ARGS='-k rotation')
 	@$(BIN)/python tests/cluster/build.py

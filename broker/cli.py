@@ -13,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from broker import config
+from broker import auditing, config
+from broker.doctor import command as doctor
+from broker.review import command as review
 from broker.usage import command as usage
 
 PROBE_S: Final = 2.0
@@ -24,12 +26,6 @@ MMAP_BYTES: Final = 1 << 20
 TRIM_BYTES: Final = 4 << 20
 DESCRIPTORS: Final = 65_536  # each agent's gateway costs one, each provider's connection another
 Command = Callable[[Mapping[str, Any], Mapping[str, str]], int]
-
-REVIEW = tuple(
-    switch
-    for switch in config.SERVE
-    if switch.flag in ("--namespace", "--shared-model-namespaces", "--allow-inline-credentials", "--plain-http-hosts", "--allow-hosts")
-)
 
 _PORT = next(switch for switch in config.GATEWAY if switch.flag == "--port")
 
@@ -70,17 +66,10 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
             add_switch(command, switch)
         if name == "dev":
             command.add_argument("--print-env", metavar="SPIFFE_ID", help="print what the webhook would inject for this workload, and exit")
-    check = commands.add_parser("check", help="validate objects: all errors at once, in files with file, line and column")
-    _output(check)
-    explain = commands.add_parser("explain", help="would this identity get this model, and why (exit code 0 = yes, 3 = no)")
-    explain.add_argument("--identity", metavar="SPIFFE_ID", required=True)
-    explain.add_argument("--model", metavar="MODEL", required=True, help="the name that the agent asks for")
-    _output(explain)
-    for command in (check, explain):
-        command.add_argument("-f", "--file", metavar="PATH", action="append", help="a file or a folder; repeatable")
-        for switch in (*config.CLUSTER, *REVIEW):
-            add_switch(command, switch)
+    review.add(commands.add_parser, add_switch)
+    doctor.add(commands.add_parser, add_switch)
     usage.add(commands.add_parser)
+    auditing.add(commands.add_parser)
     probe_it = commands.add_parser("probe", help="does the local gateway of this pod listen (exit code 0 = yes, 1 = no)")
     add_switch(probe_it, _PORT)
     return parser, {
@@ -88,9 +77,10 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
         "gateway": gateway,
         "controller": controller,
         "dev": dev,
-        "check": check_files,
-        "explain": explain_decision,
+        **review.RUN,
+        "doctor": doctor.run,
         "usage": usage.run,
+        "audit": auditing.run,
         "probe": probe,
     }
 
@@ -109,10 +99,6 @@ def _describe(switch: config.Switch) -> str:
     default = "" if switch.default in (None, "") else f"; default {switch.default}"
     also = "".join(f" or {alias}" for alias in switch.aliases)
     return f"{switch.help} [{switch.variable}{also}{default}]".replace("%", "%%")
-
-
-def _output(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="default text")
 
 
 def _values(switches: Sequence[config.Switch], args: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -205,57 +191,6 @@ def dev(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
 
     settings = machine.DevSettings(state, workloads, svid_ttl_s, rotate_s, broker_settings)
     return _run(lambda stop: machine.run(settings, stop))
-
-
-def check_files(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
-    from broker import review  # noqa: PLC0415
-
-    return review.check(_reader(args, environ), policy_settings(args, environ), args["output"], sys.stdout)
-
-
-def explain_decision(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
-    from broker import review  # noqa: PLC0415
-
-    question = review.Question(args["identity"], args["model"])
-    return review.explain(question, _reader(args, environ), policy_settings(args, environ), args["output"], sys.stdout)
-
-
-def _reader(args: Mapping[str, Any], environ: Mapping[str, str]) -> Callable[[], Any]:
-    """What reads the objects: of the files that were named, else of --resources."""
-    from broker import files, logs  # noqa: PLC0415
-
-    where = _values(config.CLUSTER, args, environ)
-    if args["file"] or where["resources"] not in (None, "kubernetes"):
-        return files.Folder([Path(path) for path in args["file"] or (where["resources"],)], environ).read
-    if where["resources"] is None:
-        raise config.ConfigError("say where the objects are: -f PATH, or --resources kubernetes")
-    from broker.kube import connection, once, source  # noqa: PLC0415
-
-    own = policy_settings(args, environ)
-    scope = source.Scope.of(own.namespace, own.shared_namespaces, where["namespaces"])
-    logs.configure(sys.stderr, tuple, "error", "text")
-
-    def read() -> Any:
-        try:
-            return once.read_once(where["kubeconfig"], environ, scope)
-        except connection.NoCluster as wrong:
-            raise config.ConfigError(str(wrong)) from wrong
-
-    return read
-
-
-def policy_settings(args: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
-    """What the operator said, as policy has it."""
-    from broker import addresses, policy  # noqa: PLC0415
-
-    values = _values(REVIEW, args, environ)
-    return policy.Settings(
-        namespace=values["namespace"],
-        shared_namespaces=values["shared_model_namespaces"],
-        allow_inline=values["allow_inline_credentials"],
-        plain_http=addresses.parse_hosts(values["plain_http_hosts"]),
-        allowed=addresses.parse_hosts(values["allow_hosts"]),
-    )
 
 
 def _log_to_stderr(values: Mapping[str, Any]) -> None:

@@ -1,15 +1,17 @@
 """Every switch of every command, once: its flag, its environment variable, its default, what it means. Read once, in cli.py."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from broker.measures import Kept, age, duration, kept, moment, size
 from broker.names import ADMIN_PORT, BROKER_PORT, GATEWAY_PORT, PORT_MAX
 
 ENV_PREFIX: Final = "BROKER_"
 STALENESS_MIN_S: Final = 120.0
+AUDIT_MIN_BYTES: Final = 64 << 10
 
 
 class ConfigError(ValueError):
@@ -66,30 +68,29 @@ class Switch:
         return tuple(values) if self.many else values[-1]
 
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)").fullmatch
-_FACTORS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-_SIZE = re.compile(r"([0-9]+)(KiB|MiB|GiB)?").fullmatch
-_SIZES = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
-
-def duration(text: str) -> float:
-    found = _DURATION(text)
-    if found is None:
-        raise ValueError(f"{text!r} is no duration such as 500ms, 30s or 10m")
-    return float(found[1]) * _FACTORS[found[2]]
-
-
-def size(text: str) -> int:
-    found = _SIZE(text)
-    if found is None:
-        raise ValueError(f"{text!r} is no size such as 32MiB")
-    return int(found[1]) * _SIZES[found[2]]
-
-
 def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise ValueError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def audit_size(text: str) -> int:
+    most = size(text)
+    if most < AUDIT_MIN_BYTES:
+        raise ValueError(f"{text} is not at least {AUDIT_MIN_BYTES >> 10}KiB: there would be more files than anybody can look through")
+    return most
+
+
+def moment_of(flag: str, text: str | None) -> datetime | None:
+    """The day, time or age that a command was given.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return moment(text, datetime.now(UTC)) if text else None
+    except ValueError as wrong:
+        raise ConfigError(f"{flag}: {wrong}") from wrong
 
 
 def yes_or_no(text: str) -> bool:
@@ -222,6 +223,9 @@ _BROKER: Final = (
         read=Path,
         optional=True,
     ),
+    Switch("--audit-max-bytes", "SIZE", "begin a new audit file when one has so many, at least 64KiB", read=audit_size, optional=True),
+    Switch("--audit-max-age", "AGE", "begin a new audit file when the first line of one is so old: 7d, 24h", read=age, optional=True),
+    Switch("--audit-keep", "N|AGE", "delete full audit files: all but the last N, or those older than 90d, 24h", read=kept, optional=True),
     Switch("--quota-store", "URL", "rediss://USER@HOST:PORT/DB?…, sqlite:///PATH, or memory: (tests and benchmarks: forgets at a restart)"),
     Switch("--quota-prefix", "TEXT", "what the names of all keys in Redis begin with", "aiaccess/"),
     Switch("--allow-insecure-quota-store", "BOOL", "take a Redis without TLS, or without a user of its own", "false", yes_or_no),
@@ -374,6 +378,9 @@ class BrokerSettings:
     max_bodies: int = 64 << 20
     max_connections: int = 2048
     audit_key_file: Path | None = None
+    audit_max_bytes: int | None = None
+    audit_max_age: float | None = None
+    audit_keep: Kept | None = None
     admin_socket: Path | None = None
     admin_mtls: Address | None = None
     admin_identities: tuple[str, ...] = ()

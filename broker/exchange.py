@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from broker import genai
 from broker.audit import Line
 from broker.chat import Demand, Usage
 from broker.dialects import Dialect, Question
@@ -14,6 +15,8 @@ from broker.grant import Backend, Grant
 from broker.identity import Identity
 from broker.money import Rates
 from broker.quota import Held
+from broker.series import NO_CALL, Call
+from broker.tracing import UNTRACED, Trace
 
 NOTHING: Final = Usage(0, 0)
 UNBILLED: Final = Usage(0, 0)  # of an attempt that nobody bills: the request counts, tokens do not, and it costs nothing
@@ -63,6 +66,7 @@ class Exchange:
     task: asyncio.Task[None] | None = None
     ends_s: float = float("inf")
     cause: BrokerError | None = None
+    trace: Trace = UNTRACED
 
     def end(self, cause: BrokerError) -> None:
         """End this exchange now, whatever it waits for, and say why."""
@@ -98,6 +102,13 @@ class Exchange:
                 return None
             now = self.rates.microusd(self.demand.prompt_bound, self.held.granted_output)
         return self.spent_microusd + now
+
+    def call(self) -> Call:
+        """What was asked of whom, as metrics name it."""
+        if not hasattr(self, "grant"):
+            return NO_CALL
+        provider = genai.provider(self.tried[-1].provider.kind) if self.tried else ""
+        return Call(self.grant.model, provider, genai.operation(self.dialect.NAME))
 
     def record(self, now_s: float) -> Line:
         """The audit line of whatever facts are known: a request that stopped half way shows how far it came."""

@@ -98,6 +98,7 @@ class Provider:
 
     kind: the schema, a key of broker.providers.PROVIDERS ("OpenAI", "Anthropic", …).
     own_service: the endpoint is a Service of the object's own namespace, so that a private address is expected.
+    responses: its object says that it speaks OpenAI's Responses; OpenAI's own hosts do in any case.
     """
 
     namespace: str
@@ -111,6 +112,7 @@ class Provider:
     first_byte_s: float = 120.0
     idle_s: float = 60.0
     own_service: bool = False
+    responses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class Grant:
 
     model: the virtual model's own name, without a namespace in front.
     backends: the ready ones that may be asked, by priority; empty = none is ready.
-    configured: kinds of all that may be asked, ready or not, to tell "cannot say this" (422) from "not ready" (503).
+    configured: dialects of all that may be asked, ready or not, to tell "cannot say this" (422) from "not ready" (503).
     policies: every policy that matched, Deny and Shadow ones included, for audit.
     granting: those that grant (their usage is tallied per identity).
     would_refuse: codes that shadow rules would have refused with.

@@ -15,6 +15,7 @@ from broker.policy import Snapshot
 from broker.quota import Ledger
 from broker.routing import Router
 from broker.telemetry import Telemetry
+from broker.tracing import Begin, untraced
 from broker.upstream import Upstream
 
 
@@ -51,6 +52,7 @@ class House:
     wall_s: Callable[[], float]
     router: Router
     on_refusal: Callable[[Identity, str, str], None] = _tell_nobody  # identity, code, model as the caller wrote it
+    trace: Begin = untraced
     read_on_s: float = 0.0
     leaving: bool = False  # being stopped: not ready any more
     draining: bool = False  # and takes no new request either

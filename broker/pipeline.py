@@ -10,7 +10,7 @@ import logging
 import math
 from typing import Final
 
-from broker import admission, features, model_list, providers, upstream
+from broker import admission, features, model_list, providers, unserved, upstream
 from broker.chat import Header
 from broker.dialects import METHODS, ROUTES
 from broker.errors import (
@@ -43,6 +43,7 @@ PIECE_BYTES: Final = 256 << 10  # a larger answer is in memory once, not once mo
 async def serve(x: Exchange, house: House, caller: Caller) -> None:
     """One exchange: answered, refused, broken, cut off or hung up on; settled once, written to audit once."""
     x.task = asyncio.current_task()
+    x.trace = house.trace(x.method, x.path, x.headers, x.began_s, x.time_s)
     house.exchanges.add(x)
     try:
         await answer(x, house, caller)
@@ -87,7 +88,7 @@ def misrouted(x: Exchange) -> BrokerError:
     methods = ("GET",) if x.path == MODELS_PATH else METHODS.get(x.path)
     if methods:
         return MethodNotAllowed(f"{x.path} takes {' and '.join(methods)} alone")
-    return UnknownRoute(f"this broker does not serve this path; it serves {', '.join((*METHODS, MODELS_PATH))}")
+    return UnknownRoute(unserved.explain(x.path) or f"this broker does not serve this path; it serves {', '.join((*METHODS, MODELS_PATH))}")
 
 
 def route(x: Exchange, house: House) -> None:
@@ -97,11 +98,11 @@ def route(x: Exchange, house: House) -> None:
         Untranslatable: none of the model's backends speaks it, ready or not.
         NoBackend, ProviderRateLimited: those that do are not ready, or all of them rest.
     """
-    x.candidates = tuple(b for b in x.grant.backends if providers.speaks(b.provider.kind, x.dialect.NAME))
+    x.candidates = tuple(b for b in x.grant.backends if providers.passes(b.provider, x.dialect.NAME))
     if x.candidates:
         x.backend = house.router.first(x.candidates)
         return
-    if any(providers.speaks(kind, x.dialect.NAME) for kind in x.grant.configured):
+    if x.dialect.NAME in x.grant.configured:
         raise NoBackend(
             "no provider of this model is ready; the owner of its AIRoutingPolicy finds the reason in its status", retry_after_s=1
         )
@@ -141,10 +142,12 @@ async def attempt(x: Exchange, house: House, caller: Caller) -> Failed | None:
     """
     before = x.sent, x.usage
     x.tried.append(x.backend)
+    x.trace.ask(x.backend)
     x.sent, x.usage = True, None
     try:
         await ask(x, house, caller)
     except Failed as failed:
+        x.trace.failed(failed.cause)
         rest_s = house.router.failed(x.backend, failed.cause, failed.retry_after_s)
         if rest_s:
             to = x.backend.provider
@@ -166,7 +169,7 @@ async def ask(x: Exchange, house: House, caller: Caller) -> None:
     to = x.backend.provider
     kind = providers.PROVIDERS[to.kind]
     body = x.question.body(x.backend.model, x.held.granted_output, kind.options_at(to.endpoint.host))
-    got = await house.upstream.send(to, kind.paths[x.dialect.NAME], x.headers, body)
+    got = await house.upstream.send(to, kind.paths[x.dialect.NAME], x.headers, body, x.trace.headers)
     try:
         x.first_byte_s = house.now_s()
         if got.status != OK:
@@ -300,11 +303,12 @@ def list_models(x: Exchange, house: House, caller: Caller) -> None:
 def write_down(x: Exchange, house: House) -> None:
     """The audit line, the figures, and the policies' own count of refusals."""
     now_s = house.now_s()
-    house.audit.write(x.record(now_s))
+    line = x.record(now_s)
+    house.audit.write(line)
     identity = getattr(x, "identity", None)
-    granted = x.grant.model if hasattr(x, "grant") else ""
     first_byte_s = None if x.first_byte_s is None else x.first_byte_s - x.began_s
-    house.telemetry.exchange_done(identity, granted, x.code, x.charged(), now_s - x.began_s, first_byte_s)
+    house.telemetry.exchange_done(identity, x.call(), x.code, x.charged(), now_s - x.began_s, first_byte_s)
+    x.trace.end(line, x.usage)
     if identity is not None and x.code not in NO_REFUSALS:
         house.settler.deny(house.snapshot().names_identity(identity), identity.spiffe_id)
         house.on_refusal(identity, x.code, x.question.model if hasattr(x, "question") else "")

@@ -21,6 +21,11 @@ BY_DIALECT: Final[dict[str, dict[str, str]]] = {
         "ANTHROPIC_API_KEY": "{key}",
     },
 }
+# Dialects that the SDKs of another one speak too: the same base URL, the same key.
+SAME_SDK: Final[dict[str, str]] = {
+    **dict.fromkeys(("openai_responses", "openai_completions", "embeddings"), "openai_chat"),
+    "anthropic_count_tokens": "anthropic_messages",
+}
 # A key that makes another one needless: Anthropic's SDK complains when it finds both.
 INSTEAD: Final[dict[str, str]] = {"ANTHROPIC_API_KEY": "ANTHROPIC_AUTH_TOKEN"}
 

@@ -12,6 +12,7 @@ from broker.house import House
 from broker.http1 import rules
 from broker.http1.reply import Reply, Request
 from broker.http1.server import Limits, Server
+from broker.series import NO_CALL
 
 _BY_PATH: dict[str, Dialect] = {path: dialect for (_, path), dialect in ROUTES.items()}
 
@@ -46,7 +47,7 @@ def open_door(house: House, limits: Limits) -> Server:
     def refuse(path: str, refusal: BrokerError) -> tuple[list[Header], bytes]:
         """What is no well-formed request is no exchange: worded here, counted, and not audited, since nobody was identified by it."""
         x_id = exchange_id()
-        house.telemetry.exchange_done(None, "", refusal.code, None, 0.0, None)
+        house.telemetry.exchange_done(None, NO_CALL, refusal.code, None, 0.0, None)
         return pipeline.refusal_headers(refusal, x_id), dialect_of(path, ()).error(refusal, x_id)
 
     return Server(handle, limits, judge=rules.judge_remote, refuse=refuse)

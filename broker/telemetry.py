@@ -5,8 +5,7 @@ Labels say no more than trust domain, namespace and service account, and a model
 network may see"); the number of their combinations is bounded, and what comes after is counted under `other`.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from itertools import accumulate
 from typing import Final
@@ -17,17 +16,15 @@ from prometheus_client.registry import Collector
 
 from broker.chat import Usage
 from broker.identity import Identity
+from broker.series import DIRECTIONS, OTHER, Call, Histogram, Key, Measure, Series
 
 PREFIX: Final = "aiaccess_"
 WHO: Final = ("trust_domain", "namespace", "service_account", "model")
-OTHER: Final = ("other", "other", "other", "other")
+CALL: Final = Call._fields
 QUOTA: Final = ("namespace", "policy", "quota", "threshold")
-NOBODY: Final = ("", "", "", "")
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-DIRECTIONS: Final = ("input", "output", "cached")
+NOBODY: Final = ("", "", "")
 REASONS: Final = 32  # for refused handshakes; OpenSSL knows some hundred
 
-_Who = tuple[str, str, str, str]
 _Labelled = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
 
 
@@ -53,26 +50,9 @@ class Figure(Enum):
     STALENESS = "kubernetes_staleness_seconds", "gauge", "Seconds since the API server last gave a sign of life, by what is watched"
     EVENTS_WRITTEN = "kubernetes_events_written", "counter", "Events written to the API server: new ones, and further counts of those"
     EVENTS_DROPPED = "kubernetes_events_dropped", "counter", "Refusals and warnings that no Event tells of"
+    OTLP_SENT = "otlp_sent", "counter", "Spans, and sets of metrics, that the OpenTelemetry collector took"
+    OTLP_DROPPED = "otlp_dropped", "counter", "Those that it will never see: it was away, refused them, or was slower than we"
     UPSTREAM_REUSED = "upstream_connections_reused", "counter", "Requests that went out on a connection that was there already"
-
-
-class _Times:
-    """A histogram: how many fell into each bucket, and their sum."""
-
-    __slots__ = ("_buckets", "_sum_s")
-
-    def __init__(self) -> None:
-        self._buckets = [0] * (len(SECONDS) + 1)
-        self._sum_s = 0.0
-
-    def add(self, seconds: float) -> None:
-        self._buckets[bisect_left(SECONDS, seconds)] += 1
-        self._sum_s += seconds
-
-    def family(self, name: str, meaning: str) -> Metric:
-        bounds = [*map(str, SECONDS), "+Inf"]
-        pairs = list(zip(bounds, map(float, accumulate(self._buckets)), strict=True))
-        return HistogramMetricFamily(PREFIX + name, meaning, buckets=pairs, sum_value=self._sum_s)
 
 
 class Telemetry(Collector):
@@ -85,11 +65,9 @@ class Telemetry(Collector):
         self.registry = CollectorRegistry(auto_describe=False)
         self._version = version
         self._label_sets = label_sets
-        self._known: dict[_Who, dict[str, int]] = {}
-        self._tokens: dict[_Who, list[int]] = {}
+        self._series: dict[Key, Series] = {}
         self._handshakes: dict[str, int] = {}
         self._quotas: dict[tuple[str, str, str], dict[int, int]] = {}
-        self._total, self._first_byte = _Times(), _Times()
         self._shown: dict[Figure, Callable[[], float]] = {}
         self._each: dict[Figure, tuple[tuple[str, ...], _Labelled]] = {}
         self.registry.register(self)
@@ -114,48 +92,67 @@ class Telemetry(Collector):
         """Count a counter of this quota that reached so much of its limit, whosever it is."""
         who = namespace, policy, quota
         if who not in self._quotas and len(self._quotas) >= self._label_sets:
-            who = OTHER[:3]
+            who = OTHER[0], OTHER[1], OTHER[2]
         percents = self._quotas.setdefault(who, {})
         percents[percent] = percents.get(percent, 0) + 1
 
     def exchange_done(
-        self, identity: Identity | None, model: str, code: str, usage: Usage | None, total_s: float, first_byte_s: float | None
+        self, identity: Identity | None, call: Call, code: str, usage: Usage | None, total_s: float, first_byte_s: float | None
     ) -> None:
         """Count one exchange.
 
-        model: the granted virtual model, or "" when nothing was granted (never the caller's own words).
         usage: what was charged; None when nothing was.
         """
-        who = (identity.trust_domain, identity.namespace, identity.service_account, model) if identity else NOBODY
-        codes = self._known.get(who)
-        if codes is None:
-            who = who if len(self._known) < self._label_sets else OTHER
-            codes = self._known.setdefault(who, {})
-        codes[code] = codes.get(code, 0) + 1
-        self._total.add(total_s)
-        if first_byte_s is not None:
-            self._first_byte.add(first_byte_s)
-        if usage is not None:
-            sums = self._tokens.get(who)
-            if sums is None:
-                sums = self._tokens[who] = [0, 0, 0]
-            sums[0] += usage.input_tokens
-            sums[1] += usage.output_tokens
-            sums[2] += usage.cached_tokens
+        who = (identity.trust_domain, identity.namespace, identity.service_account) if identity else NOBODY
+        key = Key(*who, *call)
+        series = self._series.get(key)
+        if series is None:
+            key = key if len(self._series) < self._label_sets else OTHER
+            series = self._series.setdefault(key, Series())
+        series.add(code, usage, total_s, first_byte_s)
+
+    @property
+    def series(self) -> Mapping[Key, Series]:
+        """What was measured of exchanges, by caller, model, provider and operation."""
+        return self._series
 
     def collect(self) -> Iterable[Metric]:
+        yield from self.sums()
+        yield from self._histograms()
+
+    def _histograms(self) -> Iterable[Metric]:
+        """By what was asked, not by who asked: a caller more would be eighty lines more."""
+        folded: dict[tuple[Measure, str, Call], Histogram] = {}
+        for key, series in self._series.items():
+            call = Call(key.model, key.provider, key.operation)
+            for measure, direction, histogram in series.histograms():
+                folded.setdefault((measure, direction, call), Histogram(measure.bounds)).merge(histogram)
+        families: dict[Measure, HistogramMetricFamily] = {}
+        for measure in Measure:
+            labels = ("direction", *CALL) if measure is Measure.TOKENS else CALL
+            families[measure] = HistogramMetricFamily(PREFIX + measure.value[0], measure.value[4], labels=labels)
+        for (measure, direction, call), histogram in folded.items():
+            buckets = list(zip((*map(str, measure.bounds), "+Inf"), map(float, accumulate(histogram.counts)), strict=True))
+            families[measure].add_metric((direction, *call) if direction else call, buckets, histogram.sum)
+        return families.values()
+
+    def sums(self) -> Iterable[Metric]:
+        """All figures but the histograms."""
+        codes: dict[tuple[str, ...], int] = {}
+        charged: dict[tuple[str, ...], int] = {}
+        for key, series in self._series.items():
+            for code, count in series.codes.items():
+                codes[code, *key[:4]] = codes.get((code, *key[:4]), 0) + count
+            for direction, count in zip(DIRECTIONS, series.tokens, strict=True) if any(series.tokens) else ():
+                charged[direction, *key[:4]] = charged.get((direction, *key[:4]), 0) + count
         requests = CounterMetricFamily(PREFIX + "requests", "Exchanges by how they ended", labels=("code", *WHO))
-        for who, codes in self._known.items():
-            for code, count in codes.items():
-                requests.add_metric((code, *who), count)
-        tokens = CounterMetricFamily(PREFIX + "tokens", "Tokens charged; cached is a part of input", labels=("direction", *WHO))
-        for who, sums in self._tokens.items():
-            for direction, count in zip(DIRECTIONS, sums, strict=True):
-                tokens.add_metric((direction, *who), count)
+        for labels, count in codes.items():
+            requests.add_metric(labels, count)
         yield requests
+        tokens = CounterMetricFamily(PREFIX + "tokens", "Tokens charged; cached is a part of input", labels=("direction", *WHO))
+        for labels, count in charged.items():
+            tokens.add_metric(labels, count)
         yield tokens
-        yield self._total.family("request_duration_seconds", "From the first byte of a request to the end of its answer")
-        yield self._first_byte.family("first_byte_seconds", "From the first byte of a request to the first byte of the provider's answer")
         handshakes = CounterMetricFamily(PREFIX + "handshakes_refused", "TLS handshakes of callers that were refused", labels=("reason",))
         for reason, count in self._handshakes.items():
             handshakes.add_metric((reason,), count)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -89,8 +89,12 @@ class Upstream:
         self._kept_bytes = 0
         self._heads: dict[tuple[int, str], tuple[Provider, bytes]] = {}
 
-    async def send(self, provider: Provider, path: str, caller_headers: Headers, body: bytes) -> "Answer":
+    async def send(
+        self, provider: Provider, path: str, caller_headers: Headers, body: bytes, trace: Sequence[tuple[bytes, bytes]] = ()
+    ) -> "Answer":
         """One attempt, up to the head of the answer.
+
+        trace: headers about the trace that it belongs to, which we made (tracecontext.py); the caller's own never go on.
 
         Raises:
             Failed: there is none. With "ConnectFailure" nothing was sent: no connection, or no credential that may go there.
@@ -99,6 +103,7 @@ class Upstream:
         secret, credential_line = self._attach(provider, kind, caller_headers)
         own = [pair for pair in caller_headers if pair[0] in kind.request_headers]
         own += [pair for pair in kind.headers if not any(pair[0] == name for name, _ in own)]
+        own += trace
         head = b"%bcontent-length: %d\r\n%b%b\r\n" % (
             self._fixed_head(provider, path),
             len(body),

@@ -15,9 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from broker import addresses, admin_door, files, logs, pipeline, policy, server, workload_api
+from broker import addresses, admin_door, files, logs, otlp, pipeline, policy, server, workload_api
 from broker.admin import Admin
-from broker.audit import Audit, Expired
+from broker.audit import Audit, Expired, Rotation
+from broker.audit.key import read_key
 from broker.config import BrokerSettings, ConfigError
 from broker.counting import Counting
 from broker.errors import Busy, Unavailable
@@ -42,7 +43,6 @@ EXPIRE_S: Final = 5.0
 LEAVE_S: Final = 1.0  # before the drain: a gateway in use asks elsewhere by then, and the connections that it keeps are idle
 LAST_WORDS_S: Final = 1.0  # after the drain: for the error events of what was cut off
 LAST_SETTLEMENTS_S: Final = 2.0  # then, for a quota store that is away; later the holds expire as spent
-AUDIT_KEY_BYTES: Final = 32
 
 Watch = Callable[[], Coroutine[None, None, None]]
 Warn = Callable[[watch.Warned], None]
@@ -73,6 +73,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
         logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
         world.report()
         house = await open_house(settings, world, trust, telemetry, closing)
+        house.trace, exports = await otlp.open_exports(settings.environ, telemetry, VERSION, closing)
         house.ledger = watched = watch.Watched(house.ledger)
         holds = Holds(house)
         show_figures(house, world, trust, holds)
@@ -80,6 +81,7 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
         if settings.resources is None:
             keep_events, warn = await open_herald(settings, house, warn, closing)
             watches = (*watches, keep_events)
+        watches = (*watches, *exports)
         telemetry.show_each(Figure.STALENESS, ("kind", "namespace"), lambda: source.stale_s().items())
         admin = Admin(telemetry.registry, lambda: [*why_not_ready(house, trust), *source.why_not_ready()], source.remarks)
         closing.push_async_callback(admin.stop)
@@ -192,7 +194,8 @@ def read_hosts(flag: str, entries: tuple[str, ...]) -> addresses.HostList:
 
 async def open_house(settings: BrokerSettings, world: World, trust: Trust, telemetry: Telemetry, closing: AsyncExitStack) -> House:
     """Everything that an exchange may use; closed, in the right order, with the stack."""
-    audit = Audit.open(settings.audit, VERSION, read_audit_key(settings.audit_key_file))
+    rotation = Rotation(settings.audit_max_bytes, settings.audit_max_age, settings.audit_keep)
+    audit = Audit.open(settings.audit, VERSION, read_audit_key(settings.audit_key_file), rotation)
     closing.callback(audit.close)
     ledger = await open_ledger(settings)
     closing.push_async_callback(ledger.close)
@@ -310,6 +313,7 @@ async def keep_time(house: House) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         pipeline.end_overdue(house)
+        house.audit.tend()
 
 
 def read_bundles(settings: BrokerSettings) -> dict[str, Bundle]:
@@ -334,15 +338,7 @@ def read_audit_key(file: Path | None) -> bytes | None:
     Raises:
         ConfigError: it cannot be read, or is too short to be a secret.
     """
-    if file is None:
-        return None
-    try:
-        key = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--audit-key-file {file}: {error.strerror}") from error
-    if len(key) < AUDIT_KEY_BYTES:
-        raise ConfigError(f"--audit-key-file {file}: has {len(key)} bytes; a key has at least {AUDIT_KEY_BYTES}")
-    return key
+    return read_key("--audit-key-file", file) if file else None
 
 
 def limits_of(settings: BrokerSettings) -> Limits:

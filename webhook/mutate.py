@@ -89,7 +89,7 @@ def _dialects(said: str | None) -> tuple[str, ...]:
         return tuple(sdk_env.BY_DIALECT)
     if said.strip() == "none":
         return ()
-    asked = [entry.strip() for entry in said.split(",")]
+    asked = [sdk_env.SAME_SDK.get(entry.strip(), entry.strip()) for entry in said.split(",")]
     for entry in asked:
         if entry not in sdk_env.BY_DIALECT:
             known = ", ".join(sdk_env.BY_DIALECT)

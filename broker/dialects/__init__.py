@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from msgspec import Raw
 
 from broker.chat import Demand, Header, Options, Usage
-from broker.dialects import anthropic_messages, openai_chat
+from broker.dialects import anthropic_count_tokens, anthropic_messages, embeddings, openai_chat, openai_completions, openai_responses
 from broker.errors import BrokerError
 from broker.grant import Feature
 from broker.metering import Gauge
@@ -125,7 +125,11 @@ class Dialect(Protocol):
 
 ROUTES: Final[dict[tuple[str, str], Dialect]] = {
     ("POST", "/v1/chat/completions"): openai_chat,
+    ("POST", "/v1/responses"): openai_responses,
+    ("POST", "/v1/completions"): openai_completions,
+    ("POST", "/v1/embeddings"): embeddings,
     ("POST", "/v1/messages"): anthropic_messages,
+    ("POST", "/v1/messages/count_tokens"): anthropic_count_tokens,
 }
 
 METHODS: Final[dict[str, tuple[str, ...]]] = {path: tuple(method for method, other in ROUTES if other == path) for _, path in ROUTES}

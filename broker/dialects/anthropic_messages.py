@@ -1,81 +1,22 @@
 """Anthropic's Messages.
 
-Source: platform.claude.com/docs/en/api/messages and the pages named below; event names and usage as anthropic-python types them.
+Source: platform.claude.com/docs/en/api/messages; event names and usage as anthropic-python types them.
 """
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Final
 
-import msgspec
-from msgspec import Raw
-
 from broker import body as bodies
-from broker.body import Members, given, quote, read_count, read_flag, read_text, reject, split
-from broker.chat import Demand, Header, Options
-from broker.demand import LIMIT_ALIASES, Findings, Output, Template
-from broker.errors import BadRequest, BrokerError, FeatureNotGranted
-from broker.features import refuse_id, refuse_unknown
-from broker.grant import Feature
+from broker.body import Members, given, quote, read_count, read_flag, split
+from broker.chat import Demand, Options
+from broker.demand import Output
+from broker.judges.anthropic_messages import REFUSED_FIELDS, TEMPLATE, features_of_headers, judge
 from broker.metering import Gauge, StreamMeter, meter
-from broker.quota import Held
 from broker.tallies.anthropic_messages import MessagesTally
+from broker.wording.anthropic import error, error_event, models, one_model, rate_limit_headers
+
+__all__ = ["NAME", "MessagesQuestion", "error", "error_event", "features_of_headers", "models", "one_model", "rate_limit_headers", "read"]
 
 NAME: Final = "anthropic_messages"
-
-# request, message, tool: room for the turns' marks, which are not documented; the JSON around them is counted too.
-# tools: the system prompt that tools bring, 159 to 530 by model ("Tool use", pricing). context_window: 1,000,000 ("Context windows").
-TEMPLATE: Final = Template(request=64, message=8, tool=64, tools=1024, context_window=1_000_000)
-IMAGE_TOKENS: Final = 4_784  # the most that an image has after scaling, on the models with the highest resolution ("Images and vision")
-HOSTED_PASSES: Final = 10  # the server's own loop over its tools stops there ("Server tools", pause_turn)
-SCHEMA_TOKENS: Final = 1024  # a requested output format adds a system prompt of its own ("Structured outputs"; its size is not documented)
-DEPTH: Final = 8  # of blocks within blocks; the API has three
-
-# Tools whose schema Anthropic knows and that the caller runs. They add 245 (bash), 700 (text editor), 735 + 499 (computer) tokens
-# ("Bash tool", "Text editor tool", "Computer use tool", pricing); memory adds its instructions.
-CLIENT_TOOLS: Final = frozenset(
-    {
-        *("bash_20241022", "bash_20250124", "memory_20250818"),
-        *("text_editor_20241022", "text_editor_20250124", "text_editor_20250429", "text_editor_20250728"),
-        *("computer_20241022", "computer_20250124", "computer_20251124"),
-    }
-)
-CLIENT_TOOL_TOKENS: Final = 1536
-
-PLAIN_BLOCKS: Final = frozenset({"text", "thinking", "redacted_thinking", "tool_use", "tool_reference"})
-HOSTED_BLOCKS: Final = frozenset(
-    {
-        *("server_tool_use", "web_search_tool_result", "web_fetch_tool_result", "code_execution_tool_result", "mcp_tool_use"),
-        *("mcp_tool_result", "bash_code_execution_tool_result", "text_editor_code_execution_tool_result", "tool_search_tool_result"),
-    }
-)
-REFUSED_FIELDS: Final = {
-    **LIMIT_ALIASES,
-    "fallbacks": "it lets the provider pick a model that was not granted; name one in 'model'",
-    "fallback_credit_token": "it belongs to fallbacks, which are not taken",
-    "compaction": "its summary is billed outside of the usage that is reported; summarize in a request of its own",
-    "billing_policy": "who pays is decided by the owner of the provider's account",
-}
-EDITS: Final = frozenset({"clear_tool_uses_20250919", "clear_thinking_20251015"})  # of context_management; they only leave out
-
-# Betas that change how a model answers, none of which reaches state, other hosts, other models or other accounts.
-PLAIN_BETAS: Final = frozenset(
-    {
-        *("computer-use-2024-10-22", "computer-use-2025-01-24", "computer-use-2025-11-24"),
-        *("output-128k-2025-02-19", "output-300k-2026-03-24", "context-1m-2025-08-07", "context-management-2025-06-27"),
-        *("dev-full-thinking-2025-05-14", "interleaved-thinking-2025-05-14", "thinking-token-count-2026-05-13"),
-        *("thinking-display-updates-2026-08-18", "model-context-window-exceeded-2025-08-26", "fast-mode-2026-02-01"),
-        *("structured-outputs-2025-11-13", "task-budgets-2026-03-13", "prompt-caching-2024-07-31", "extended-cache-ttl-2025-04-11"),
-        *("pdfs-2024-09-25", "token-counting-2024-11-01", "token-efficient-tools-2025-02-19", "message-batches-2024-09-24"),
-    }
-)
-FEATURES_OF_BETAS: Final = {
-    "code-execution-2025-05-22": Feature.HOSTED_TOOLS,
-    "mcp-client-2025-04-04": Feature.HOSTED_TOOLS,
-    "mcp-client-2025-11-20": Feature.HOSTED_TOOLS,
-    "skills-2025-10-02": Feature.HOSTED_TOOLS,
-    "files-api-2025-04-14": Feature.FILES,
-}
 
 
 class MessagesQuestion:
@@ -90,7 +31,7 @@ class MessagesQuestion:
         bodies.refuse_members(members, REFUSED_FIELDS)
         self.streaming = read_flag(members, "stream") or False
         self._output = Output(limit=read_count(members, "max_tokens"), thinking=_read_thinking(members))
-        found = _judge(members)
+        found = judge(members)
         self.features = frozenset(found.features)
         self.texts = found.texts
         self._bound = TEMPLATE.bound(len(body), found)
@@ -112,215 +53,6 @@ def read(body: bytes) -> MessagesQuestion:
     return MessagesQuestion(body)
 
 
-def features_of_headers(headers: Iterable[Header]) -> frozenset[Feature]:
-    """Betas open doors, so an allow-list holds them. What a beta is for is judged in the body too, where it has a place there.
-
-    Raises:
-        FeatureNotGranted: a beta that nobody here has judged.
-    """
-    features: set[Feature] = set()
-    for name, value in headers:
-        if name != b"anthropic-beta":
-            continue
-        for beta in value.decode("latin-1").split(","):
-            word = beta.strip()
-            if word in FEATURES_OF_BETAS:
-                features.add(FEATURES_OF_BETAS[word])
-            elif word and word not in PLAIN_BETAS:
-                raise FeatureNotGranted(
-                    f"the beta {word[:64]!r} is not one that this broker knows to be harmless: leave it out of anthropic-beta "
-                    "(no policy can grant it; the owner of the AIRoutingPolicy can add headers of his own)",
-                    param="anthropic-beta",
-                )
-    return frozenset(features)
-
-
 def _read_thinking(members: Members) -> int:
     raw = given(members, "thinking")
     return 0 if raw is None else read_count(split(raw, "thinking"), "budget_tokens") or 0
-
-
-def _judge(members: Members) -> Findings:
-    """What the request reaches beyond its own bytes."""
-    found = Findings()
-    _judge_state(members, found)
-    if given(members, "output_config") is not None or given(members, "output_format") is not None:
-        found.extra_tokens += SCHEMA_TOKENS
-    if (system := given(members, "system")) is not None:
-        _judge_content(system, "system", found, DEPTH)
-    messages = given(members, "messages")
-    if messages is None:
-        raise BadRequest("the body has no messages: add the field 'messages'", param="messages")
-    for message in found.split_each(messages, "messages"):
-        found.messages += 1
-        content = given(message, "content")
-        if content is not None:
-            _judge_content(content, "messages.content", found, DEPTH)
-    if (tools := given(members, "tools")) is not None:
-        for tool in found.split_each(tools, "tools"):
-            _judge_tool(tool, found)
-    return found
-
-
-def _judge_state(members: Members, found: Findings) -> None:
-    """Top-level fields that reach what outlives the request."""
-    if given(members, "thread") is not None:
-        raise refuse_id("thread")
-    if (raw := given(members, "diagnostics")) is not None and given(split(raw, "diagnostics"), "previous_message_id") is not None:
-        raise refuse_id("diagnostics.previous_message_id")
-    if (raw := given(members, "container")) is not None:
-        if not bodies.is_object(raw) or given(split(raw, "container"), "id") is not None:
-            raise refuse_id("container")
-        _found_hosted(found)
-    if given(members, "mcp_servers") is not None:
-        _found_hosted(found)
-    if (raw := given(members, "context_management")) is not None:
-        edits = given(split(raw, "context_management"), "edits")
-        for edit in [] if edits is None else found.split_each(edits, "context_management.edits"):
-            if _kind(edit, "context_management.edits.type") not in EDITS:
-                reject("'context_management' may only clear: a summary is billed outside of the reported usage", "context_management")
-
-
-def _found_hosted(found: Findings) -> None:
-    found.features.add(Feature.HOSTED_TOOLS)
-    found.add_passes(HOSTED_PASSES)
-
-
-def _kind(block: Members, param: str) -> str:
-    raw = given(block, "type")
-    return "" if raw is None else read_text(raw, param)
-
-
-def _judge_content(content: Raw, param: str, found: Findings, depth: int) -> None:
-    if bodies.is_text(content):
-        found.texts.append(content)
-        return
-    if not depth:
-        reject(f"{param!r} has too many blocks within blocks", param)
-    for block in found.split_each(content, param):
-        _judge_block(block, param, found, depth)
-
-
-def _judge_block(block: Members, param: str, found: Findings, depth: int) -> None:
-    kind = _kind(block, f"{param}.type")
-    if kind in PLAIN_BLOCKS:
-        if kind == "text" and (text := given(block, kind)) is not None and bodies.is_text(text):
-            found.texts.append(text)
-        return
-    if kind in ("tool_result", "search_result"):
-        if (content := given(block, "content")) is not None:
-            _judge_content(content, f"{param}.content", found, depth - 1)
-    elif kind in ("image", "document"):
-        source = given(block, "source")
-        if source is None:
-            reject(f"{param}.source is missing", f"{param}.source")
-        _judge_source(kind, split(source, f"{param}.source"), f"{param}.source", found, depth)
-    elif kind in HOSTED_BLOCKS:
-        _found_hosted(found)
-    elif kind == "container_upload":
-        raise refuse_id(f"{param}.file_id")
-    else:
-        raise refuse_unknown(kind, f"{param}.type")
-
-
-def _judge_source(kind: str, source: Members, param: str, found: Findings, depth: int) -> None:
-    how = _kind(source, f"{param}.type")
-    data = given(source, "data")
-    if how == "base64" and data is not None:
-        found.add_media(len(data), IMAGE_TOKENS if kind == "image" else 0)
-    elif how == "url":
-        found.features.add(Feature.REMOTE_MEDIA)
-        found.add_media(0, IMAGE_TOKENS if kind == "image" else 0)
-    elif how == "file":
-        raise refuse_id(f"{param}.file_id")
-    elif how == "text" and kind == "document":
-        return
-    elif how == "content" and kind == "document" and (content := given(source, "content")) is not None:
-        _judge_content(content, f"{param}.content", found, depth - 1)
-        return
-    else:
-        raise refuse_unknown(how, f"{param}.type")
-    if kind == "document":
-        found.add_passes(1)  # a PDF unfolds to any number of pages
-
-
-def _judge_tool(tool: Members, found: Findings) -> None:
-    found.tools += 1
-    kind = _kind(tool, "tools.type")
-    if given(tool, "model") is not None:
-        reject("a tool may not name a model: it would be one that was not granted", "tools.model")
-    if kind in CLIENT_TOOLS:
-        found.extra_tokens += CLIENT_TOOL_TOKENS
-    elif kind not in ("", "custom"):
-        _found_hosted(found)
-
-
-_TYPES: Final = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "timeout_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    500: "api_error",
-    502: "api_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-}
-
-
-def error(refusal: BrokerError, exchange_id: str) -> bytes:
-    """Source: platform.claude.com/docs/en/api/errors. `code` and `param` are ours: SDKs show the whole body to a person."""
-    return msgspec.json.encode(
-        {
-            "type": "error",
-            "error": {
-                "type": _TYPES.get(refusal.status, "invalid_request_error"),
-                "message": str(refusal),
-                "code": refusal.code,
-                "param": refusal.param,
-            },
-            "request_id": exchange_id,
-        }
-    )
-
-
-def error_event(refusal: BrokerError, exchange_id: str) -> bytes:
-    return b"event: error\ndata: %b\n\n" % error(refusal, exchange_id)
-
-
-def models(names: tuple[str, ...]) -> bytes:
-    return msgspec.json.encode(
-        {
-            "data": [_model(name) for name in names],
-            "has_more": False,
-            "first_id": names[0] if names else None,
-            "last_id": names[-1] if names else None,
-        }
-    )
-
-
-def one_model(name: str) -> bytes:
-    return msgspec.json.encode(_model(name))
-
-
-def _model(name: str) -> dict[str, str]:
-    return {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z", "lifecycle": "active"}
-
-
-def rate_limit_headers(held: Held, now: float) -> tuple[Header, ...]:
-    headers: list[Header] = []
-    for unit, allowance in ((b"tokens", held.tokens), (b"requests", held.requests)):
-        if allowance is not None:
-            prefix = b"anthropic-ratelimit-" + unit
-            headers += (
-                (prefix + b"-limit", b"%d" % allowance.limit),
-                (prefix + b"-remaining", b"%d" % allowance.remaining),
-                (prefix + b"-reset", _instant(now + allowance.reset_s)),
-            )
-    return tuple(headers)
-
-
-def _instant(unix_s: float) -> bytes:
-    """RFC 3339, rounded up to a second, so that nobody comes too early."""
-    return datetime.fromtimestamp(-int(-unix_s // 1), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()

@@ -191,6 +191,7 @@ class ProviderSpec(Part, frozen=True, kw_only=True):
     )
     headers: Annotated[tuple[Header, ...], Meta(max_length=16, description="added to each request", extra={"key": "name"})] = ()
     timeouts: Annotated[Timeouts, Meta(description="how long one attempt waits")] = field(default_factory=Timeouts)
+    responses: Annotated[bool, Meta(description="the server speaks OpenAI's Responses too, as OpenAI's own hosts do in any case")] = False
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -199,6 +200,7 @@ class ProviderSpec(Part, frozen=True, kw_only=True):
             ".headers",
         ),
         Rule("!has(self.azure) || self.schema == 'AzureOpenAI'", "belongs to schema AzureOpenAI; leave it out", ".azure"),
+        Rule("!has(self.responses) || !self.responses || self.schema == 'OpenAI'", "belongs to schema OpenAI; leave it out", ".responses"),
         Rule("!has(self.vertex) || self.schema == 'VertexAI'", "belongs to schema VertexAI; leave it out", ".vertex"),
     )
 
@@ -209,6 +211,8 @@ class ProviderSpec(Part, frozen=True, kw_only=True):
                 yield f"headers[{index}].name", f"{name} is already there in another spelling; leave one of the two out"
         if self.azure is not None and self.schema != "AzureOpenAI":
             yield "azure", f"belongs to schema AzureOpenAI, not to {self.schema}; leave it out"
+        if self.responses and self.schema != "OpenAI":
+            yield "responses", f"belongs to schema OpenAI, not to {self.schema}; leave it out"
         if self.vertex is not None and self.schema != "VertexAI":
             yield "vertex", f"belongs to schema VertexAI, not to {self.schema}; leave it out"
 

@@ -2,17 +2,22 @@
 
 from typing import Final
 
-from broker.grant import Backend
+from broker.grant import Backend, Provider
 from broker.providers import anthropic, mistral, openai
 from broker.providers.kind import Kind
 
-__all__ = ["PROVIDERS", "Kind", "speaks", "vocabulary"]
+__all__ = ["PROVIDERS", "Kind", "passes", "speaks", "vocabulary"]
 
 PROVIDERS: Final[dict[str, Kind]] = {"OpenAI": openai.KIND, "Anthropic": anthropic.KIND, "Mistral": mistral.KIND}
 
 
+def passes(provider: Provider, dialect: str) -> bool:
+    """Requests of this dialect pass through to this provider."""
+    return dialect in PROVIDERS[provider.kind].spoken_at(provider.endpoint.host, responses=provider.responses)
+
+
 def speaks(kind: str, dialect: str) -> bool:
-    """Requests of this dialect pass through to providers of this kind."""
+    """Providers of this kind speak this dialect, some of them at least."""
     return kind in PROVIDERS and dialect in PROVIDERS[kind].paths
 
 

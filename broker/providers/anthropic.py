@@ -11,7 +11,7 @@ from broker.providers.kind import Kind
 
 KIND: Final = Kind(
     endpoint=Endpoint("https", "api.anthropic.com", 443, "/v1"),
-    paths={"anthropic_messages": "/messages"},
+    paths={"anthropic_messages": "/messages", "anthropic_count_tokens": "/messages/count_tokens"},
     auth=(b"x-api-key", b""),
     options=Options(),
     compatible=Options(),

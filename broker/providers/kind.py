@@ -18,6 +18,7 @@ class Kind:
     headers: sent where neither the caller nor the object names them.
     options: what the public endpoint understands.
     compatible: what servers at other endpoints of this kind are sure to understand.
+    stated: those of its dialects that a server at another endpoint is asked for only where its object says that it speaks them.
     bills_cache_writes: at a price of their own, not as any other input.
     vocabularies: which one the public endpoint's models have, by how their names begin; the first that fits. A name that only ends
         where its family does ("gpt-4") begins as its dated ones do ("gpt-4-").
@@ -32,10 +33,16 @@ class Kind:
     headers: tuple[Header, ...] = ()
     vocabularies: tuple[tuple[str, str], ...] = ()
     bills_cache_writes: bool = False
+    stated: frozenset[str] = frozenset()
 
     def options_at(self, host: str) -> Options:
         """What the server at this host understands. The vendor's regional hosts are below its public one."""
         return self.options if self._is_vendors(host) else self.compatible
+
+    def spoken_at(self, host: str, *, responses: bool) -> frozenset[str]:
+        """The dialects of the server at this host. `responses`: its object says that it speaks those besides."""
+        spoken = frozenset(self.paths)
+        return spoken if responses or self._is_vendors(host) else spoken - self.stated
 
     def vocabulary(self, host: str, model: str) -> str | None:
         """The vocabulary of a model there; None for one that nobody knows. Anybody else's server may call its models anything."""

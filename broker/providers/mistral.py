@@ -1,6 +1,6 @@
 """Mistral: OpenAI's dialect with fewer fields, an unknown one is refused, and usage comes with the last chunk unasked.
 
-Source: docs.mistral.ai/api (chat/completions: max_tokens, stream).
+Source: docs.mistral.ai/api (chat/completions: max_tokens, stream; embeddings).
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ from broker.providers.kind import Kind
 
 KIND: Final = Kind(
     endpoint=Endpoint("https", "api.mistral.ai", 443, "/v1"),
-    paths={"openai_chat": "/chat/completions"},
+    paths={"openai_chat": "/chat/completions", "embeddings": "/embeddings"},
     auth=(b"authorization", b"Bearer "),
     options=Options(),
     compatible=Options(),

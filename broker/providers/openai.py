@@ -12,7 +12,13 @@ from broker.providers.kind import Kind
 
 KIND: Final = Kind(
     endpoint=Endpoint("https", "api.openai.com", 443, "/v1"),
-    paths={"openai_chat": "/chat/completions"},
+    paths={
+        "openai_chat": "/chat/completions",
+        "openai_responses": "/responses",
+        "openai_completions": "/completions",
+        "embeddings": "/embeddings",
+    },
+    stated=frozenset({"openai_responses"}),
     auth=(b"authorization", b"Bearer "),
     options=Options(
         limit_field="max_completion_tokens",  # reasoning models refuse max_tokens

@@ -62,6 +62,8 @@ class ChatTally:
 
     __slots__ = ("_asked_usage", "_chunk", "_open", "_spoilt", "done", "failed", "usage")
 
+    KIND = "chat.completion.chunk"
+
     def __init__(self, *, asked_usage: bool) -> None:
         self._asked_usage = asked_usage
         self._spoilt = False
@@ -111,9 +113,9 @@ class ChatTally:
                 yield from _written(choice.index, choice.delta)
 
     def last_words(self, usage: Usage) -> bytes:
-        about = {"id": self._chunk.id, "object": "chat.completion.chunk", "created": self._chunk.created, "model": self._chunk.model}
-        cut = [_cut(choice) for choice, is_open in self._open.items() if is_open]
-        words = _event({**about, "choices": cut or [_cut(0)]})
+        about = {"id": self._chunk.id, "object": self.KIND, "created": self._chunk.created, "model": self._chunk.model}
+        cut = [self.cut(choice) for choice, is_open in self._open.items() if is_open]
+        words = _event({**about, "choices": cut or [self.cut(0)]})
         if self._asked_usage:
             held = {
                 "prompt_tokens": usage.input_tokens,
@@ -122,6 +124,10 @@ class ChatTally:
             }
             words += _event({**about, "choices": [], "usage": held})
         return words + b"data: [DONE]\n\n"
+
+    def cut(self, choice: int) -> dict[str, object]:
+        """The last words of one answer."""
+        return {"index": choice, "delta": {}, "logprobs": None, "finish_reason": "length"}
 
     def _add(self, reported: object) -> None:
         usage = as_object(reported)
@@ -150,10 +156,6 @@ def _written(choice: int, delta: _Delta) -> Iterator[tuple[Hashable, str]]:
             yield (choice, call.index), call.function.arguments
     if delta.function_call is not None and delta.function_call.arguments:
         yield (choice, "call"), delta.function_call.arguments
-
-
-def _cut(choice: int) -> dict[str, object]:
-    return {"index": choice, "delta": {}, "logprobs": None, "finish_reason": "length"}
 
 
 def _event(value: Mapping[str, object]) -> bytes:

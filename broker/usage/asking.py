@@ -5,10 +5,10 @@ import sys
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
-from broker.config import ConfigError
+from broker.config import ConfigError, moment_of
 from broker.usage import client, tables
 from broker.usage.client import Where
-from broker.usage.command import SWITCHES, WRONG, complain, moment_of
+from broker.usage.command import SWITCHES, WRONG, complain
 from broker.usage.desk import Order
 from broker.usage.report import Wanted
 
@@ -41,7 +41,7 @@ def run(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
 
 
 def _show(where: Where, args: Mapping[str, Any]) -> Coroutine[Any, Any, None]:
-    since = moment_of(args, "since")
+    since = moment_of("--since", args["since"])
     wanted = Wanted(args["identity"] or "", args["policy"] or "", args["model"] or "", since.timestamp() if since else 0.0)
     output: tables.Output = args["output"]
     every_s: float | None = args["watch"]

@@ -10,16 +10,16 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Annotated, Final, Literal, NamedTuple, TextIO
+from typing import Annotated, Final, Literal, NamedTuple, TextIO
 
 import msgspec
 
+from broker.audit.reading import Raw
+from broker.cells import cell
 from broker.money import dollars
-from broker.usage.spreadsheet import cell
 
 Output = Literal["csv", "jsonl"]
 OUTPUTS: Final = ("csv", "jsonl")
-LINE_BYTES: Final = 1 << 20  # no line of the audit log is longer
 GROUPS: Final = 50_000  # in memory at a time; the rest waits in a file that nobody else sees
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 END: Final = datetime.max.replace(tzinfo=UTC)
@@ -153,10 +153,13 @@ class Bill:
         self._sums.clear()
 
 
-def read(lines: Iterable[tuple[str, bytes]], span: Span, bill: Bill, faults: Faults) -> None:
-    """Add up what was charged. `lines` come with their places, for who must look there."""
+def read(name: str, lines: Iterable[Raw], span: Span, bill: Bill, faults: Faults) -> None:
+    """Add up what was charged. `name`: of the file, for who must look there."""
     decode = msgspec.json.Decoder(_Line).decode
-    for place, raw in lines:
+    for number, raw in lines:
+        if raw == b"\n":
+            continue
+        place = f"{name}:{number}"
         try:
             line = decode(raw)
             at = line.time.astimezone(UTC)
@@ -188,19 +191,6 @@ def _spent(line: _Line) -> Sums:
         microusd=line.cost_microusd or 0,
         unpriced=int(bool(is_unpriced)),
     )
-
-
-def lines_of(name: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """The lines of a file with their places. One that is longer than any of ours is passed over as one that cannot be read."""
-    number = 0
-    while raw := file.readline(LINE_BYTES + 1):
-        number += 1
-        whole = raw
-        while len(raw) > LINE_BYTES and not raw.endswith(b"\n"):
-            raw = file.readline(LINE_BYTES + 1)
-            whole = b""
-        if whole != b"\n":
-            yield f"{name}:{number}", whole
 
 
 def write(bill: Bill, output: Output, out: TextIO) -> None:

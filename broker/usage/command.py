@@ -2,11 +2,8 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +12,6 @@ from broker import config
 WRONG: Final = 1
 WATCH_S: Final = 2.0
 DEV_SOCKET: Final = ".state/admin.sock"  # of `broker dev` without further switches
-_DAYS: Final = re.compile(r"([0-9]{1,6})d")
 
 SWITCHES: Final = (
     config.Switch("--admin-socket", "PATH", "the local admin socket of the broker", DEV_SOCKET, Path),
@@ -103,33 +99,6 @@ def run(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
         return WRONG
 
 
-def moment(text: str, now: datetime) -> datetime:
-    """A day, a time, or an age.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if found := _DAYS.fullmatch(text):
-        return now - timedelta(days=int(found[1]))
-    with suppress(ValueError):
-        return now - timedelta(seconds=config.duration(text))
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is no day such as 2026-11-01, no time such as 2026-11-01T08:00:00Z, and no age such as 30d or 12h"
-        ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def moment_of(args: Mapping[str, Any], name: str) -> datetime | None:
-    text = args[name]
-    try:
-        return moment(text, datetime.now(UTC)) if text else None
-    except (ValueError, OverflowError) as wrong:
-        raise config.ConfigError(f"--{name}: {wrong}") from wrong
-
-
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -141,18 +110,19 @@ def _seconds(text: str) -> float:
 
 
 def _export(args: Mapping[str, Any]) -> int:
+    from broker.audit.reading import lines_of  # noqa: PLC0415
     from broker.usage import chargeback  # noqa: PLC0415
 
-    since, until = moment_of(args, "since"), moment_of(args, "until")
+    since, until = config.moment_of("--since", args["since"]), config.moment_of("--until", args["until"])
     span = chargeback.Span(since or chargeback.BEGINNING, until or chargeback.END)
     bill, faults = chargeback.Bill(), chargeback.Faults(sys.stderr)
     try:
         for name in args["audit"]:
             if name == "-":
-                chargeback.read(chargeback.lines_of("standard input", sys.stdin.buffer), span, bill, faults)
+                chargeback.read("standard input", lines_of(sys.stdin.buffer), span, bill, faults)
             else:
                 with Path(name).open("rb") as file:
-                    chargeback.read(chargeback.lines_of(name, file), span, bill, faults)
+                    chargeback.read(name, lines_of(file), span, bill, faults)
         chargeback.write(bill, args["output"], sys.stdout)
     except OSError as problem:
         if isinstance(problem, BrokenPipeError):

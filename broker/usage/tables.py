@@ -8,11 +8,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from broker.cells import cell, plain
 from broker.money import dollars
 from broker.quota import reset_text
 from broker.usage.desk import Changes
 from broker.usage.report import Counter, Day, Report, is_money
-from broker.usage.spreadsheet import cell
 
 Output = Literal["table", "wide", "json", "csv"]
 OUTPUTS: Final = ("table", "wide", "json", "csv")
@@ -160,10 +160,6 @@ def _moment(at_s: float) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as what is in them; what would steer a terminal is shown, not obeyed."""
-    shown = [[_plain(text) for text in row] for row in (head, *rows)]
+    shown = [[plain(text) for text in row] for row in (head, *rows)]
     widths = [max(len(row[at]) for row in shown) for at in range(len(head))]
     return "".join(_GAP.join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in shown)
-
-
-def _plain(text: str) -> str:
-    return text if text.isprintable() else "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)

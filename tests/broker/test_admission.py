@@ -136,7 +136,7 @@ async def test_the_output_is_clamped_to_what_the_money_pays_for():
     prompt = -(-PROMPT * 5 // 4)  # all of it may be written to the cache
     sent = []
 
-    async def send(provider, path, headers, body):
+    async def send(provider, path, headers, body, trace):
         sent.append(body)
         return Got(ANSWER)
 

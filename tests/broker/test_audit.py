@@ -105,7 +105,7 @@ def test_a_file_is_made_for_its_owner_alone(path: Path) -> None:
 @pytest.mark.parametrize("key", [None, KEY])
 def test_an_untouched_log_verifies(path: Path, key: bytes | None) -> None:
     a_log(path, 5, key)
-    verdict = verify(str(path), key)
+    verdict = verify(str(path), keys=(key,) if key else ())
     assert (verdict.lines, verdict.faults) == (7, ())
 
 
@@ -125,9 +125,9 @@ async def test_the_head_is_what_verify_finds_at_the_end(path: Path) -> None:
         (lambda lines: [*lines[:2], lines[2].replace(b'"status":200', b'"status":403'), *lines[3:]], 3, "edited"),
         (lambda lines: [*lines[:2], lines[2][:-1] + b',"extra":1}', *lines[3:]], 3, "edited"),
         (lambda lines: [*lines[:2], *lines[3:]], 3, "missing or moved"),
-        (lambda lines: lines[1:], 1, "missing or moved"),
+        (lambda lines: lines[1:], 1, "what came before is missing"),
         (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], 3, "missing or moved"),
-        (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "missing or moved"),
+        (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "repeated or moved"),
         (lambda lines: [*lines[:2], b"not ours", *lines[2:]], 3, "not a line"),
     ],
     ids=["edited", "extended", "removed", "beginning removed", "moved", "repeated", "inserted"],
@@ -135,7 +135,7 @@ async def test_the_head_is_what_verify_finds_at_the_end(path: Path) -> None:
 def test_an_edit_is_found_where_it_was_made(path: Path, key: bytes | None, edit, line: int, what: str) -> None:
     a_log(path, 5, key)
     path.write_bytes(b"".join(one + b"\n" for one in edit(path.read_bytes().splitlines())))
-    fault = verify(str(path), key).faults[0]
+    fault = verify(str(path), keys=(key,) if key else ()).faults[0]
     assert (fault.line, what in fault.what) == (line, True)
 
 
@@ -143,8 +143,8 @@ def test_without_the_key_nobody_can_write_a_line_that_verifies(path: Path, tmp_p
     a_log(path, 3, KEY)
     forged = tmp_path / "forged.jsonl"
     a_log(forged, 3, b"another key, of the same length.")
-    assert len(verify(str(forged), KEY).faults) == 5
-    assert verify(str(path), KEY).faults == ()
+    assert len(verify(str(forged), keys=(KEY,)).faults) == 5
+    assert verify(str(path), keys=(KEY,)).faults == ()
 
 
 def test_a_missing_tail_shows_in_the_head_and_nowhere_else(path: Path) -> None:
@@ -244,7 +244,7 @@ async def test_after_a_failed_write_nothing_is_served_until_writing_works_again(
 
 
 async def test_what_a_long_failure_cannot_keep_is_counted_and_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.audit.PENDING_BYTES", 2000)
+    monkeypatch.setattr("broker.audit.writing.PENDING_BYTES", 2000)
     audit = Audit.open(str(path), "0.1.0")
     with full_disk(path):
         for number in range(10):

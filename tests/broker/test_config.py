@@ -41,6 +41,7 @@ def test_the_workload_api_is_found_by_its_standard_variable_too():
     [
         *((config.duration, text) for text in ("", "5", "-1s", "1d", "1s ", "s", "١s")),
         *((config.size, text) for text in ("", "-1", "5MB", "1.5MiB")),
+        *((config.audit_size, text) for text in ("", "1", "63KiB", "65535")),
         *((config.count, text) for text in ("0", "-1", "1.0", "²")),
         *((config.yes_or_no, text) for text in ("", "yes", "1", "True")),
         *((config.address, text) for text in ("", "host", "host:", "host:x", "host:70000", "::1:80")),
@@ -72,6 +73,7 @@ def test_a_staleness_below_what_is_normal_is_refused():
 
 
 def test_sizes_are_bytes():
+    assert config.audit_size("64KiB") == 64 << 10
     assert (config.size("32MiB"), config.size("7"), config.size("1GiB")) == (32 << 20, 7, 1 << 30)
 
 

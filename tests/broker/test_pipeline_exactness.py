@@ -17,6 +17,7 @@ from broker.counting import USUAL, Counting
 from broker.dialects import openai_chat
 from broker.errors import Forbidden, Unavailable
 from broker.grant import Backend, Budget, Endpoint, Per, Unit
+from broker.judges import openai as judged
 from broker.pipeline import serve
 
 KNOWN = Backend(PROVIDER, "gpt-4o-2024-08-06")
@@ -117,12 +118,12 @@ async def test_media_is_in_no_count():
     picture = "data:image/png;base64," + "AAAA " * 2000
     parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": PROSE}]
     body = msgspec.json.encode({"model": "gpt", "messages": [{"role": "user", "content": parts}], "max_tokens": 20})
-    hallway = world(openai_chat.IMAGE_TOKENS + 2000)
+    hallway = world(judged.IMAGE_TOKENS + 2000)
     assert (await walk(hallway, exchange(body))).status == 200
     assert hallway.steps.count("hold") == 2
     held = hallway.lines[0].held_tokens
-    assert openai_chat.IMAGE_TOKENS + TOKENS < held <= openai_chat.IMAGE_TOKENS + 2000
-    assert held - len(picture) < openai_chat.IMAGE_TOKENS  # where the naive one would be
+    assert judged.IMAGE_TOKENS + TOKENS < held <= judged.IMAGE_TOKENS + 2000
+    assert held - len(picture) < judged.IMAGE_TOKENS  # where the naive one would be
 
 
 async def test_callers_at_once_never_hold_more_than_the_quota_by_count_either():

@@ -8,6 +8,7 @@ from broker.grant import Budget, Failover, Feature, Per, Unit
 from broker.objects import Resources
 from broker.policy import Settings, Snapshot, build
 from broker.policy.snapshot import REMEMBERED
+from broker.providers import PROVIDERS
 
 ME = f"subjects: [{{spiffeID: '{AGENT}'}}]"
 
@@ -61,7 +62,7 @@ spec:
     )
     grant = snapshot.decide(who(), "gpt/4o")
     openai, ollama = (backend.provider for backend in grant.backends)
-    assert (grant.namespace, grant.model, grant.configured) == ("team1", "gpt/4o", ("AWSBedrock", "OpenAI"))
+    assert (grant.namespace, grant.model, grant.configured) == ("team1", "gpt/4o", tuple(sorted(PROVIDERS["OpenAI"].paths)))
     assert [(backend.model, backend.priority, backend.weight) for backend in grant.backends] == [("real", 0, 1), ("gpt/4o", 1, 2)]
     assert (str(openai.endpoint), openai.secret, openai.headers) == (
         "https://api.openai.com/v1",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.worlds import SETTINGS, files, who, world
 
-from broker import review
 from broker.errors import Forbidden
 from broker.files import Folder
+from broker.review import checking, explaining, printing
 
 TEXT = (Path(__file__).parents[2] / "docs" / "precedence.md").read_text()
 HEAD, *EXAMPLES = re.split(r"^## ", TEXT, flags=re.MULTILINE)
@@ -55,15 +55,15 @@ def test_each_example_counts_what_its_table_says(title: str):
 @pytest.mark.parametrize("title", TITLES)
 def test_the_check_finds_nothing_wrong_with_an_example(title: str, tmp_path: Path):
     out = io.StringIO()
-    code = review.check(Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": objects(title)}), {}).read, SETTINGS, "text", out)
-    assert (code, out.getvalue().rpartition("errors: ")[2]) == (review.OK, "0, warnings: 0\n")
+    code = checking.check(Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": objects(title)}), {}).read, SETTINGS, "text", out)
+    assert (code, out.getvalue().rpartition("errors: ")[2]) == (printing.OK, "0, warnings: 0\n")
 
 
 def test_the_warning_is_the_one_that_the_check_prints(tmp_path: Path):
     title = "A team that tightens"
     loosened = objects(title).replace("tokens: 40000", "tokens: 400000")
     out = io.StringIO()
-    review.check(Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": loosened}), {}).read, SETTINGS, "text", out)
+    checking.check(Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": loosened}), {}).read, SETTINGS, "text", out)
     (told,) = blocks(EXAMPLES[TITLES.index(title)], "warning")
     line = next(number for number, text in enumerate(loosened.splitlines(), 1) if "400000" in text)
     assert f"{tmp_path}/e.yaml:{line}:5: warning: AIAccessPolicy agents/weather: {told}" in out.getvalue()
@@ -71,11 +71,11 @@ def test_the_warning_is_the_one_that_the_check_prints(tmp_path: Path):
 
 def test_the_explanation_ends_as_it_is_printed(tmp_path: Path):
     title = "An exception for one identity"
-    question = review.Question("spiffe://example.org/ns/weather/sa/planner", "agents/large")
+    question = explaining.Question("spiffe://example.org/ns/weather/sa/planner", "agents/large")
     out = io.StringIO()
     assert (
-        review.explain(question, Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": objects(title)}), {}).read, SETTINGS, "text", out)
-        == review.OK
+        explaining.explain(question, Folder(files(tmp_path, {"r.yaml": ROUTING, "e.yaml": objects(title)}), {}).read, SETTINGS, "text", out)
+        == printing.OK
     )
     (told,) = blocks(EXAMPLES[TITLES.index(title)], "explained")
     assert out.getvalue().endswith(told)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.worlds import SETTINGS, files, who, world
 
-from broker import review
 from broker.chat import Usage
 from broker.files import Folder
+from broker.review import checking, printing
 
 TEXT = (Path(__file__).parents[2] / "docs" / "quotas-in-dollars.md").read_text()
 (OBJECTS,) = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
@@ -35,5 +35,5 @@ def test_the_quotas_are_dollars():
 
 def test_the_check_finds_nothing_wrong_with_the_example(tmp_path: Path):
     out = io.StringIO()
-    assert review.check(Folder(files(tmp_path, {"a.yaml": OBJECTS}), {}).read, SETTINGS, "text", out) == review.OK
+    assert checking.check(Folder(files(tmp_path, {"a.yaml": OBJECTS}), {}).read, SETTINGS, "text", out) == printing.OK
     assert out.getvalue().endswith("errors: 0, warnings: 0\n")

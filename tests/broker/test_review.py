@@ -9,22 +9,23 @@ import pytest
 import yaml
 from support.worlds import AGENT, SETTINGS, access, files, routing, secret
 
-from broker import review
 from broker.files import Folder
-from broker.review import OK, REFUSED, USAGE, WRONG, Question
+from broker.review import checking, explaining
+from broker.review.explaining import Question
+from broker.review.printing import OK, REFUSED, USAGE, WRONG, Output
 
 KAGENTI = Path(__file__).parents[1] / "golden" / "kagenti"
 UNNAMED = replace(SETTINGS, trust_domain="")
 
 
-def check(*paths: Path, output: review.Output = "text") -> tuple[int, str]:
+def check(*paths: Path, output: Output = "text") -> tuple[int, str]:
     out = io.StringIO()
-    return review.check(Folder(paths, {}).read, SETTINGS, output, out), out.getvalue()
+    return checking.check(Folder(paths, {}).read, SETTINGS, output, out), out.getvalue()
 
 
-def explain(folder: Path, spiffe_id: str = AGENT, model: str = "gpt", output: review.Output = "text") -> tuple[int, str]:
+def explain(folder: Path, spiffe_id: str = AGENT, model: str = "gpt", output: Output = "text") -> tuple[int, str]:
     out = io.StringIO()
-    return review.explain(Question(spiffe_id, model), Folder(folder, {}).read, UNNAMED, output, out), out.getvalue()
+    return explaining.explain(Question(spiffe_id, model), Folder(folder, {}).read, UNNAMED, output, out), out.getvalue()
 
 
 def test_good_objects_are_fine(tmp_path: Path):
@@ -74,7 +75,7 @@ def test_a_name_conflict_is_an_error(tmp_path: Path):
 
 
 @pytest.mark.parametrize("output", ["json", "yaml"])
-def test_machines_read_the_same_statuses_as_kubernetes_has(tmp_path: Path, output: review.Output):
+def test_machines_read_the_same_statuses_as_kubernetes_has(tmp_path: Path, output: Output):
     files(tmp_path, {"a.yaml": routing() + access(spec="{mtls: {trustDomain: a.org}, models: [gpt, no]}")})
     code, text = check(tmp_path, output=output)
     report = yaml.safe_load(text) if output == "yaml" else json.loads(text)
@@ -197,6 +198,12 @@ def test_a_question_that_cannot_be_read_is_a_usage_error(tmp_path: Path):
     assert explain(files(tmp_path, {"a.yaml": routing()}), spiffe_id="agent")[0] == USAGE
     assert explain(files(tmp_path, {"a.yaml": "a: ["}))[0] == USAGE
     assert explain(tmp_path / "absent")[0] == USAGE
+
+
+def test_a_trust_domain_alone_asks_nothing(tmp_path: Path):
+    spec = "{mtls: {trustDomain: example.org}, models: ['*'], quotas: [{name: day, tokens: 5, per: Day, overridable: true}]}"
+    code, text = explain(files(tmp_path, {"a.yaml": routing() + access(spec=spec)}), spiffe_id="spiffe://example.org", model="team1/gpt")
+    assert (code, "names a trust domain alone, which no workload has" in text) == (USAGE, True)
 
 
 def test_an_explanation_agrees_with_the_decision_where_a_namespace_is_not_known():

@@ -8,6 +8,7 @@ from broker.chat import Usage
 from broker.identity import Identity
 from broker.ledger.memory import MemoryLedger
 from broker.ledger.settling import Settler
+from broker.series import Call
 from broker.telemetry import Figure, Telemetry
 
 
@@ -30,9 +31,9 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
 
 def test_requests_are_counted_by_outcome_and_caller() -> None:
     telemetry = Telemetry("0.1.0")
-    telemetry.exchange_done(agent(), "gpt-4o", "answered", Usage(1, 2), 0.2, 0.1)
-    telemetry.exchange_done(agent(), "gpt-4o", "answered", Usage(1, 2), 0.2, 0.1)
-    telemetry.exchange_done(agent(), "gpt-4o", "quota_exhausted", None, 0.001, None)
+    telemetry.exchange_done(agent(), Call("gpt-4o"), "answered", Usage(1, 2), 0.2, 0.1)
+    telemetry.exchange_done(agent(), Call("gpt-4o"), "answered", Usage(1, 2), 0.2, 0.1)
+    telemetry.exchange_done(agent(), Call("gpt-4o"), "quota_exhausted", None, 0.001, None)
     who = {"trust_domain": "example.org", "namespace": "team1", "service_account": "weather-agent", "model": "gpt-4o"}
     assert value(telemetry, "aiaccess_requests_total", code="answered", **who) == 2
     assert value(telemetry, "aiaccess_requests_total", code="quota_exhausted", **who) == 1
@@ -40,15 +41,15 @@ def test_requests_are_counted_by_outcome_and_caller() -> None:
 
 def test_tokens_are_summed_by_direction() -> None:
     telemetry = Telemetry("0.1.0")
-    telemetry.exchange_done(agent(), "gpt-4o", "answered", Usage(100, 20, 60), 0.2, 0.1)
-    telemetry.exchange_done(agent(), "gpt-4o", "answered", Usage(1, 2, 0), 0.2, 0.1)
+    telemetry.exchange_done(agent(), Call("gpt-4o"), "answered", Usage(100, 20, 60), 0.2, 0.1)
+    telemetry.exchange_done(agent(), Call("gpt-4o"), "answered", Usage(1, 2, 0), 0.2, 0.1)
     found = [value(telemetry, "aiaccess_tokens_total", direction=way, model="gpt-4o") for way in ("input", "output", "cached")]
     assert found == [101, 22, 60]
 
 
 def test_somebody_unidentified_has_empty_labels() -> None:
     telemetry = Telemetry("0.1.0")
-    telemetry.exchange_done(None, "", "unidentified", None, 0.001, None)
+    telemetry.exchange_done(None, Call(), "unidentified", None, 0.001, None)
     empty = {"trust_domain": "", "namespace": "", "service_account": "", "model": ""}
     assert value(telemetry, "aiaccess_requests_total", code="unidentified", **empty) == 1
 
@@ -56,7 +57,7 @@ def test_somebody_unidentified_has_empty_labels() -> None:
 def test_no_spiffe_id_appears() -> None:
     telemetry = Telemetry("0.1.0")
     telemetry.exchange_done(
-        Identity("spiffe://example.org/secret/path", "example.org", "/secret/path", "", ""), "", "forbidden", None, 0.1, None
+        Identity("spiffe://example.org/secret/path", "example.org", "/secret/path", "", ""), Call(), "forbidden", None, 0.1, None
     )
     assert "secret/path" not in text(telemetry)
 
@@ -64,7 +65,7 @@ def test_no_spiffe_id_appears() -> None:
 def test_callers_beyond_the_bound_are_counted_together() -> None:
     telemetry = Telemetry("0.1.0", label_sets=3)
     for number in range(10):
-        telemetry.exchange_done(agent(f"a{number}"), "gpt-4o", "answered", Usage(1, 1), 0.1, 0.1)
+        telemetry.exchange_done(agent(f"a{number}"), Call("gpt-4o"), "answered", Usage(1, 1), 0.1, 0.1)
     assert value(telemetry, "aiaccess_requests_total", service_account="a2") == 1
     assert value(telemetry, "aiaccess_requests_total", service_account="a3") is None
     assert value(telemetry, "aiaccess_requests_total", service_account="other") == 7
@@ -74,25 +75,25 @@ def test_callers_beyond_the_bound_are_counted_together() -> None:
 def test_a_known_caller_stays_known_beyond_the_bound() -> None:
     telemetry = Telemetry("0.1.0", label_sets=1)
     for name in ("first", "second", "first"):
-        telemetry.exchange_done(agent(name), "gpt-4o", "answered", None, 0.1, 0.1)
+        telemetry.exchange_done(agent(name), Call("gpt-4o"), "answered", None, 0.1, 0.1)
     assert value(telemetry, "aiaccess_requests_total", service_account="first") == 2
 
 
 def test_durations_fall_into_cumulative_buckets_without_labels_of_anybody() -> None:
     telemetry = Telemetry("0.1.0")
     for seconds in (0.004, 0.02, 9000.0):
-        telemetry.exchange_done(agent(), "gpt-4o", "answered", None, seconds, None)
+        telemetry.exchange_done(agent(), Call("gpt-4o", "openai", "chat"), "answered", None, seconds, None)
     assert value(telemetry, "aiaccess_request_duration_seconds_bucket", le="0.005") == 1
     assert value(telemetry, "aiaccess_request_duration_seconds_bucket", le="0.025") == 2
     assert value(telemetry, "aiaccess_request_duration_seconds_bucket", le="+Inf") == 3
     assert value(telemetry, "aiaccess_request_duration_seconds_count") == 3
     assert value(telemetry, "aiaccess_request_duration_seconds_sum") == pytest.approx(9000.024)
-    assert 'duration_seconds_bucket{le="0.005"}' in text(telemetry)
+    assert 'duration_seconds_bucket{le="0.005",model="gpt-4o",operation="chat",provider="openai"}' in text(telemetry)
 
 
 def test_a_request_without_an_answer_has_no_first_byte() -> None:
     telemetry = Telemetry("0.1.0")
-    telemetry.exchange_done(agent(), "", "forbidden", None, 0.01, None)
+    telemetry.exchange_done(agent(), Call(), "forbidden", None, 0.01, None)
     assert value(telemetry, "aiaccess_first_byte_seconds_count") == 0
 
 
@@ -170,5 +171,6 @@ def test_the_build_is_named() -> None:
 
 def test_two_of_them_share_nothing() -> None:
     one, two = Telemetry("0.1.0"), Telemetry("0.1.0")
-    one.exchange_done(agent(), "", "forbidden", None, 0.1, None)
-    assert value(two, "aiaccess_request_duration_seconds_count") == 0
+    one.exchange_done(agent(), Call(), "forbidden", None, 0.1, None)
+    assert value(one, "aiaccess_request_duration_seconds_count") == 1
+    assert value(two, "aiaccess_request_duration_seconds_count") is None

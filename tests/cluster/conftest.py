@@ -2,14 +2,13 @@
 
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.cluster.control_plane import ControlPlane
 from support.cluster.kubectl import Kubectl
+from support.cluster.scratch import scratch
 from support.cluster.spire import Spire
 
 FIGURES = pytest.StashKey[list[str]]()
@@ -17,11 +16,9 @@ FIGURES = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def state() -> Iterator[Path]:
-    """A folder with a short name that every user may pass through: sockets of SPIRE lie below it, and pytest's own names are too long for them."""
-    folder = Path(tempfile.mkdtemp(prefix="k-", dir="/tmp"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    """For all that servers of this run write."""
+    with scratch() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

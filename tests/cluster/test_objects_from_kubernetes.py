@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -261,8 +262,10 @@ async def ask(caller: httpx.AsyncClient) -> int:
 async def test_500_policies_of_20_subjects(team, tmp_path, figures):
     """Measured: what they cost a broker in memory, and how long a change takes among them."""
     team.allow(team.name)
-    async with deployment(tmp_path, "", {}) as it:
-        await team.put(routing(namespace=team.name))
+    async with FakeProvider(json_answer(ANSWER)) as provider, deployment(tmp_path, "", {}) as it:
+        routed = routing(namespace=team.name)
+        routed["spec"]["providers"][0]["endpoint"] = f"http://127.0.0.1:{provider.port}/v1"
+        await team.put(routed)
         switches = ("--resources", "kubernetes", "--kubeconfig", str(team.kubeconfig()), "--namespace", team.own, "--namespaces", team.name)
         broker = await it.serve(*switches)
         await it.gateway(agent(team.name))
@@ -273,17 +276,16 @@ async def test_500_policies_of_20_subjects(team, tmp_path, figures):
         async with httpx.AsyncClient(base_url=it.url(agent(team.name))) as caller:
             assert await ask(caller) == 403
             delays_s = []
-            for _ in range(5):
-                await team.put(access("agents", namespace=team.name))
-                began_s = time.monotonic()
-                while await ask(caller) == 403:
-                    assert time.monotonic() - began_s < PATIENCE_S
-                delays_s.append(time.monotonic() - began_s)
-                await team.delete(access("agents", namespace=team.name))
-                while await ask(caller) != 403:
-                    assert time.monotonic() - began_s < PATIENCE_S
+            for _ in range(10):
+                for write, wanted in ((team.put, 200), (team.delete, 403)):
+                    await write(access("agents", namespace=team.name))
+                    began_s = time.monotonic()
+                    while await ask(caller) != wanted:
+                        assert time.monotonic() - began_s < PATIENCE_S
+                    delays_s.append(time.monotonic() - began_s)
         grown = broker.pss_bytes() - before
-    worst_ms = max(delays_s) * 1e3
+    delays_ms = sorted(delay * 1e3 for delay in delays_s)
     figures.append(
-        f"500 policies of 20 subjects: a change is in force after at most {worst_ms:.0f} ms, memory grew by {grown / 1e6:.1f} MB"
+        f"500 policies of 20 subjects: of {len(delays_ms)} changes half are in force after {delays_ms[len(delays_ms) // 2]:.0f} ms, all after "
+        f"{delays_ms[-1]:.0f} ms; memory grew by {grown / 1e6:.1f} MB (load {os.getloadavg()[0]:.1f})"
     )

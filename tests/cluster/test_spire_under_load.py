@@ -20,8 +20,6 @@ AGENT = "spiffe://example.org/ns/team1/sa/agent"
 PATIENCE_S = 60.0
 pytestmark = pytest.mark.timeout(300)  # an SVID of a minute is waited for, on machines that others use too
 
-BEFORE_S = AFTER_S = 3.0  # of undisturbed load
-
 
 @dataclass
 class Stage:
@@ -35,9 +33,7 @@ class Stage:
     @contextmanager
     def load(self, title: str, figures: list[str]) -> Iterator[SteadyLoad]:
         with SteadyLoad.running(self.product.folder, self.gateway.url, MODEL, self.product.environ) as load:
-            load.more(BEFORE_S)
             yield load
-            load.more(AFTER_S)
         figures.append(f"{title}: {load.figures()}")
 
 

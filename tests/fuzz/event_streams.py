@@ -1,16 +1,18 @@
 """Event streams through the meters: any cut gives the caller the same bytes and us the same usage; only what the caller did not ask for is gone."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from fuzz.cuts import ways_to_cut
 
 from broker.body import COUNT_MAX
 from broker.chat import Usage
 from broker.errors import ProviderUnavailable
-from broker.metering import StreamMeter, Tally
+from broker.metering import CutOff, GaugedMeter, StreamMeter, Tally
 from broker.tallies.anthropic_messages import MessagesTally
 from broker.tallies.openai_chat import ChatTally
+from broker.tallies.openai_completions import CompletionsTally
+from broker.tallies.openai_responses import ResponsesTally
 
 WORDS = (
     *("data: ", "data:", "event: ", ": comment\n", "\n\n", "\r\n\r\n", "\r\r", "\r", "\n", "[DONE]", "\ufeff", "data: [DONE]\n\n"),
@@ -28,12 +30,72 @@ WORDS = (
     *('data: {"type":"message_start","message":{"usage":', '{"input_tokens":1,"output_tokens":2}', 'data: {"type":"message_stop"}\n\n'),
     *('{"type":"message_delta","usage":', '"cache_read_input_tokens":', "\\u0075sage", "}", "}}", "]", "NaN", "[" * 40),
 )
+RESPONSE_WORDS = (
+    *("data: ", "event: ", "\n\n", "\r\n\r\n", "\n", "[DONE]", '{"type":', "}", "}}", "null", "[" * 40, "\\u002e"),
+    *('"response.created"', '"response.completed"', '"response.incomplete"', '"response.failed"', '"error"', ',"response":{"usage":'),
+    *('{"input_tokens":1,"output_tokens":2}', '"input_tokens_details":{"cached_tokens":1}', ',"usage":', "2147483648", "-1"),
+    *('"response.output_item.added"', '"response.output_item.done"', '"response.output_text.delta"', '"response.refusal.delta"'),
+    *(
+        ',"output_index":0',
+        ',"output_index":-7',
+        ',"content_index":9',
+        ',"delta":"some words"',
+        ',"item":{"id":"m"',
+        ',"sequence_number":3',
+    ),
+)
 Passed = tuple[bytes, Usage | None, bool, bool]
 
 
 def check_openai(data: bytes) -> None:
     check(data, lambda: ChatTally(asked_usage=True), may_lose=False)
     check(data, lambda: ChatTally(asked_usage=False), may_lose=True)
+
+
+def check_completions(data: bytes) -> None:
+    check(data, lambda: CompletionsTally(asked_usage=True, echoes=False), may_lose=False)
+    check(data, lambda: CompletionsTally(asked_usage=False, echoes=True), may_lose=True)
+
+
+def check_responses(data: bytes) -> None:
+    check(data, ResponsesTally, may_lose=False)
+    check_gauged(data)
+
+
+class Bytes:
+    """A gauge that takes a byte for a token."""
+
+    hold = Usage(9, 40)
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def passes(self, text: Hashable, piece: str) -> bool:
+        assert isinstance(piece, str)
+        hash(text)
+        self.seen += len(piece.encode())
+        return self.seen > self.hold.output_tokens
+
+
+def check_gauged(data: bytes) -> None:
+    """However a stream was cut, its last words come at the same place, and are one event that says what it is."""
+    ended: list[list[bytes] | None] = []
+    for pieces in ways_to_cut(data):
+        meter = GaugedMeter(ResponsesTally(), Bytes())
+        out = b""
+        try:
+            for piece in pieces:
+                out += meter.stream(piece)
+            ended.append(None)
+        except CutOff as reached:
+            out += reached.events
+            last = json.loads(events(out)[-1])
+            assert last["type"] == "response.incomplete"
+            assert last["response"]["usage"]["output_tokens"] == Bytes.hold.output_tokens
+            ended.append(events(out))
+        except ProviderUnavailable:
+            return
+    assert all(one == ended[0] for one in ended[1:]), "where a stream is cut off depends on how it came"
 
 
 def check_anthropic(data: bytes) -> None:

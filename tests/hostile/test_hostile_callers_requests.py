@@ -10,6 +10,8 @@ from support.hostile_requests import GET, GROUPS, LOCAL_REFUSED, ask, at
 from support.hostile_run import each
 from support.raw_http import statuses
 
+from broker import dialects
+
 CODES = {400: "bad_request", 403: "not_local", 404: "unknown_route", 405: "method_not_allowed", 413: "too_large", 431: "headers_too_large"}
 SOURCES = {"broker": b"x-aiaccess-source: broker\r\n", "gateway": b"x-aiaccess-source: gateway\r\n"}
 
@@ -55,7 +57,9 @@ async def test_what_is_honest_passes(doors, dialect, door):
 
 NOWHERE = ["/", "/metrics", "/readyz", "/healthz", "/admin", "/v1", "/v1/", "/V1/MODELS", "/v1/models/", "/v1/chat/completions/",
            "/v1/files", "/v1/models/gpt/x", "/v1/models/a%2Fb", "/v1/chat", "/v1/messages/batches", "/.git/config", "/openai/v1/models",
-           "/v1/responses/resp_1", "/v1/organization/api_keys", "/v2/models", "/-", "/v1/models/@", "/~root"]  # fmt: skip
+           "/v1/responses/resp_1", "/v1/responses/resp_1/cancel", "/v1/responses/", "/v1/conversations/conv_1", "/v1/files/file-1/content",
+           "/v1/vector_stores", "/v1/containers/cntr_1/files", "/v1/realtime", "/v1/audio/transcriptions", "/v1/images/generations",
+           "/v1/embeddings/x", "/v1/completions/x", "/v1/messages/count_tokens/x", "/v1/batches", "/v1/organization/api_keys", "/v2/models", "/-", "/v1/models/@", "/~root"]  # fmt: skip
 
 
 @both
@@ -70,8 +74,7 @@ async def test_what_no_route_names_is_nowhere(doors, tally, door):
     await each(NOWHERE, one)
 
 
-METHODS = [(b"GET", "/v1/chat/completions"), (b"DELETE", "/v1/chat/completions"), (b"GET", "/v1/messages"), (b"DELETE", "/v1/messages"),
-           (b"DELETE", "/v1/models")]  # fmt: skip
+METHODS = [*((method, path) for path in dialects.METHODS for method in (b"GET", b"DELETE")), (b"DELETE", "/v1/models")]
 
 
 @both

@@ -66,7 +66,7 @@ class Provider:
     def dearest_hour(self) -> int:
         return max(self.billed.values(), default=0)
 
-    async def send(self, _provider: object, path: str, _headers: object, body: bytes) -> Got:
+    async def send(self, _provider: object, path: str, _headers: object, body: bytes, _trace: object = ()) -> Got:
         asked = json.loads(body)  # of a key that is there twice, the last one counts
         written = min(self.words, asked["max_tokens"]) * asked.get("n", 1)
         read = len(asked["messages"][0]["content"])

@@ -48,6 +48,15 @@ MOST: Values = LEAST | {
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}], "agentsFrom": [{"namespaceSelector": {}}], "egress": [{}]},
     "agentNetworkPolicy": {"namespaces": ["team1"], "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "telemetry": {
+        "otlp": {
+            "endpoint": "http://collector.example:4318",
+            "headersSecretName": "collector",
+            "sampler": "traceidratio",
+            "samplerRatio": "0.01",
+        }
+    },
+    "dashboard": {"enabled": True, "annotations": {"grafana_folder": "AI"}},
     "commonLabels": {"example.org/team": "platform"},
 }
 

@@ -29,7 +29,7 @@ FIRST = Backend(PROVIDER, "gpt-real")
 
 def grant(*, backends=(FIRST,), limit=10_000, more_budgets=(), **more):
     budgets = (Budget(COUNTER, Unit.TOTAL_TOKENS, limit, Per.HOUR), *more_budgets)
-    return Grant("team1", "gpt", backends, ("OpenAI",), budgets, frozenset(), 50, None, 3600.0, (POLICY,), (POLICY,), **more)
+    return Grant("team1", "gpt", backends, ("openai_chat",), budgets, frozenset(), 50, None, 3600.0, (POLICY,), (POLICY,), **more)
 
 
 CUT = Failed("Reset", ProviderUnavailable("cut"))
@@ -146,7 +146,7 @@ class World:
         self.steps.append("hold")
         return await self.ledger.hold(ask)
 
-    async def send(self, provider, path, headers, body):
+    async def send(self, provider, path, headers, body, trace=()):
         self.steps.append("send")
         self.got = self.gots.pop(0) if len(self.gots) > 1 else self.gots[0]
         if isinstance(self.got, Exception):

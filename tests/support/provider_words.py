@@ -30,3 +30,43 @@ MESSAGE_EVENTS = (
 )
 CHAT_STREAM = sse_answer(*CHAT_EVENTS)
 MESSAGE_STREAM = sse_answer(*MESSAGE_EVENTS)
+
+RESPONDED = (
+    b'{"id":"resp_1","object":"response","created_at":1,"model":"gpt-real","status":"%b","error":null,"incomplete_details":null,'
+    b'"instructions":null,"metadata":{},"parallel_tool_calls":true,"temperature":1.0,"tool_choice":"auto","tools":[],"top_p":1.0,'
+    b'"output":[%b],"usage":%b}'
+)
+SAID = (
+    b'{"type":"message","id":"msg_1","role":"assistant","status":"completed",'
+    b'"content":[{"type":"output_text","text":"hi","annotations":[],"logprobs":[]}]}'
+)
+RESPONSE_USAGE = (
+    b'{"input_tokens":5,"input_tokens_details":{"cached_tokens":0,"cache_write_tokens":0},"output_tokens":2,'
+    b'"output_tokens_details":{"reasoning_tokens":0},"total_tokens":7}'
+)
+RESPONSE_WHOLE = RESPONDED % (b"completed", SAID, RESPONSE_USAGE)
+_PLACE = b'"item_id":"msg_1","output_index":0,"content_index":0'
+
+
+def _response_event(number: int, kind: bytes, members: bytes) -> bytes:
+    return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (kind, kind, number, members)
+
+
+RESPONSE_EVENTS = (
+    _response_event(0, b"response.created", b'"response":' + RESPONDED % (b"in_progress", b"", b"null")),
+    _response_event(
+        1,
+        b"response.output_item.added",
+        b'"output_index":0,"item":{"type":"message","id":"msg_1","role":"assistant","status":"in_progress","content":[]}',
+    ),
+    _response_event(2, b"response.content_part.added", _PLACE + b',"part":{"type":"output_text","text":"","annotations":[],"logprobs":[]}'),
+    _response_event(3, b"response.output_text.delta", _PLACE + b',"delta":"hi","logprobs":[]'),
+    _response_event(4, b"response.output_text.done", _PLACE + b',"text":"hi","logprobs":[]'),
+    _response_event(
+        5, b"response.content_part.done", _PLACE + b',"part":{"type":"output_text","text":"hi","annotations":[],"logprobs":[]}'
+    ),
+    _response_event(6, b"response.output_item.done", b'"output_index":0,"item":' + SAID),
+    _response_event(7, b"response.completed", b'"response":' + RESPONSE_WHOLE),
+)
+RESPONSE = json_answer(RESPONSE_WHOLE)
+RESPONSE_STREAM = sse_answer(*RESPONSE_EVENTS)

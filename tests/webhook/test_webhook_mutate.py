@@ -6,6 +6,7 @@ import pytest
 from support import json_patch
 from support.admission import GATEWAY, VERSION, a_pod, env_of, injected, judged
 
+from broker import sdk_env
 from broker.names import GATEWAY_CONTAINER, INJECTED_ANNOTATION, PLACEHOLDER_KEY
 
 BASE = "http://127.0.0.1:4180"
@@ -102,6 +103,13 @@ def test_dialects_can_be_chosen():
     names = set(env_of(injected(a_pod(annotations={"aiaccess.dev/dialects": " anthropic_messages "})), "agent"))
     assert {name for name in names if name.startswith("OPENAI")} == set()
     assert "ANTHROPIC_BASE_URL" in names
+
+
+@pytest.mark.parametrize("dialect", sdk_env.SAME_SDK)
+def test_a_dialect_that_another_ones_sdk_speaks_brings_that_sdks_variables(dialect):
+    annotated = [a_pod(annotations={"aiaccess.dev/dialects": name}) for name in (dialect, sdk_env.SAME_SDK[dialect])]
+    one, other = (env_of(injected(pod), "agent") for pod in annotated)
+    assert set(one) == set(other)
 
 
 def test_without_dialects_there_is_a_gateway_and_no_variable():

@@ -22,7 +22,10 @@ def after(*env, dialects=ALL, port=4180):
 
 
 def test_every_dialect_that_the_broker_serves_has_its_variables():
-    assert set(ALL) == {dialect.NAME for dialect in ROUTES.values()}
+    names = {dialect.NAME for dialect in ROUTES.values()}
+    assert {*ALL, *sdk_env.SAME_SDK} == names
+    assert set(sdk_env.SAME_SDK.values()) <= set(ALL)
+    assert not set(sdk_env.SAME_SDK) & set(ALL)
 
 
 @pytest.mark.parametrize("dialect", ALL)

@@ -138,6 +138,29 @@ resources:
   {{- end }}
 {{- end }}
 
+{{/* OpenTelemetry's own variables. Only the reference to the Secret stands in the object. */}}
+{{- define "ib.otlpEnv" -}}
+{{- with .Values.telemetry.otlp }}
+{{- if .endpoint -}}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: OTEL_SERVICE_NAME, value: {{ include "ib.name" $ }}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef: {fieldPath: metadata.name}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.pod.name=$(POD_NAME),k8s.namespace.name={{ $.Release.Namespace }}"}
+- {name: OTEL_TRACES_SAMPLER, value: {{ .sampler }}}
+{{- with .samplerRatio }}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ . | quote }}}
+{{- end }}
+{{- if .headersSecretName }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom:
+    secretKeyRef: {name: {{ .headersSecretName }}, key: {{ .headersSecretKey }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "ib.quotaStoreMount" -}}
 {{- if .Values.quotaStore.filesSecretName -}}
 - {name: quota-store, mountPath: /etc/quota-store, readOnly: true}

@@ -15,7 +15,7 @@ from broker.controller.desired import MESSAGE_CHARS, ROW_CHARS, desired, differs
 from broker.objects.reading import Fault, read
 from broker.objects.status import AccessStatus, ProviderStatus, RoutingStatus
 from broker.policy.status import Condition, ObjectStatus, Row
-from broker.review import status_of
+from broker.review.checking import status_of
 
 NOON = 1_795_262_400.0
 LATER = NOON + 86_400.0

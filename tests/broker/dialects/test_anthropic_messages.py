@@ -10,12 +10,13 @@ from broker.chat import Options, Usage
 from broker.dialects import anthropic_messages
 from broker.errors import BadRequest, FeatureNotGranted, ProviderUnavailable, QuotaExhausted
 from broker.grant import Feature
+from broker.judges import anthropic_messages as judged
 from broker.providers import PROVIDERS
 from broker.quota import Allowance, Held
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "anthropic_messages"
 OPTIONS = PROVIDERS["Anthropic"].options
-WINDOW = anthropic_messages.TEMPLATE.context_window
+WINDOW = judged.TEMPLATE.context_window
 
 
 def ask(**members: object) -> bytes:
@@ -101,33 +102,33 @@ def bound(body: bytes) -> int:
 
 def test_text_is_bounded_by_its_bytes_and_the_template() -> None:
     body = ask(system="Be kind.", tools=[{"name": "f", "input_schema": {}}] * 2)
-    template = anthropic_messages.TEMPLATE
+    template = judged.TEMPLATE
     assert bound(body) == len(body) + template.request + template.message + template.tools + 2 * template.tool
 
 
 def test_an_image_counts_by_its_documented_bound_and_not_by_its_bytes() -> None:
     small = bound(source("image", type="base64", media_type="image/png", data="A" * 100))
     large = bound(source("image", type="base64", media_type="image/png", data="A" * 1_000_000))
-    assert small == large > anthropic_messages.IMAGE_TOKENS
+    assert small == large > judged.IMAGE_TOKENS
 
 
 def test_what_unfolds_or_loops_at_the_provider_is_bounded_by_context_windows() -> None:
     assert WINDOW < bound(source("document", type="base64", media_type="application/pdf", data="JVBERi0=")) < 2 * WINDOW
     assert WINDOW < bound(source("document", type="url", url="https://example.org/a.pdf")) < 2 * WINDOW
-    assert bound(ask(tools=[{"type": "web_search_20250305", "name": "web_search"}])) > anthropic_messages.HOSTED_PASSES * WINDOW
+    assert bound(ask(tools=[{"type": "web_search_20250305", "name": "web_search"}])) > judged.HOSTED_PASSES * WINDOW
 
 
 def test_client_tools_and_formats_add_their_prompts() -> None:
     plain = ask(tools=[{"name": "bash"}])
     known = ask(tools=[{"type": "bash_20250124", "name": "bash"}])
-    assert bound(known) - len(known) == bound(plain) - len(plain) + anthropic_messages.CLIENT_TOOL_TOKENS
+    assert bound(known) - len(known) == bound(plain) - len(plain) + judged.CLIENT_TOOL_TOKENS
     two = ask(tools=[{"type": "bash_20250124", "name": "bash"}, {"type": "memory_20250818", "name": "memory"}])
-    assert bound(two) - len(two) == bound(known) - len(known) + anthropic_messages.CLIENT_TOOL_TOKENS + anthropic_messages.TEMPLATE.tool
+    assert bound(two) - len(two) == bound(known) - len(known) + judged.CLIENT_TOOL_TOKENS + judged.TEMPLATE.tool
     formatted = ask(output_config={"format": {"type": "json_schema"}})
-    assert bound(formatted) - len(formatted) == bound(ask()) - len(ask()) + anthropic_messages.SCHEMA_TOKENS
+    assert bound(formatted) - len(formatted) == bound(ask()) - len(ask()) + judged.SCHEMA_TOKENS
 
 
-@pytest.mark.parametrize("field", sorted(anthropic_messages.REFUSED_FIELDS))
+@pytest.mark.parametrize("field", sorted(judged.REFUSED_FIELDS))
 def test_a_field_that_would_make_the_bound_or_the_grant_false_is_refused(field: str) -> None:
     with pytest.raises(BadRequest, match=f"{field}.*not taken here: "):
         anthropic_messages.read(ask(**{field: [{"model": "dear"}]}))
@@ -154,7 +155,7 @@ def test_a_clamp_is_known() -> None:
     [
         (ask(metadata={"user_id": "u"}, diagnostics={"previous_message_id": None}, container=None, thread=None), set()),
         (ask(tools=[{"name": "f", "input_schema": {}}, {"type": "custom", "name": "g"}]), set()),
-        (ask(tools=[{"type": name, "name": "x"} for name in sorted(anthropic_messages.CLIENT_TOOLS)]), set()),
+        (ask(tools=[{"type": name, "name": "x"} for name in sorted(judged.CLIENT_TOOLS)]), set()),
         (ask(tools=[{"type": "web_search_20250305", "name": "web_search"}]), {Feature.HOSTED_TOOLS}),
         (ask(tools=[{"type": "code_execution_20250825", "name": "c"}]), {Feature.HOSTED_TOOLS}),
         (ask(tools=[{"type": "mcp_toolset", "mcp_server_name": "m"}]), {Feature.HOSTED_TOOLS}),

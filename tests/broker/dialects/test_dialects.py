@@ -137,8 +137,15 @@ def test_a_meters_stream_is_read_by_the_openai_sdk_with_and_without_usage() -> N
 
 def test_the_routes_name_dialects_and_their_methods() -> None:
     dialects: list[Dialect] = list(ROUTES.values())
-    assert [dialect.NAME for dialect in dialects] == ["openai_chat", "anthropic_messages"]
-    assert METHODS == {"/v1/chat/completions": ("POST",), "/v1/messages": ("POST",)}
+    assert {path: dialect.NAME for (_, path), dialect in zip(ROUTES, dialects, strict=True)} == {
+        "/v1/chat/completions": "openai_chat",
+        "/v1/responses": "openai_responses",
+        "/v1/completions": "openai_completions",
+        "/v1/embeddings": "embeddings",
+        "/v1/messages": "anthropic_messages",
+        "/v1/messages/count_tokens": "anthropic_count_tokens",
+    }
+    assert dict.fromkeys((path for _, path in ROUTES), ("POST",)) == METHODS
 
 
 def test_the_list_of_models_is_in_the_dialect_of_the_sdk_that_asks() -> None:
@@ -146,7 +153,7 @@ def test_the_list_of_models_is_in_the_dialect_of_the_sdk_that_asks() -> None:
     assert listing([(b"anthropic-version", b"2026-10-21")]) is anthropic_messages
 
 
-@pytest.mark.parametrize("dialect", list(ROUTES.values()), ids=lambda dialect: dialect.NAME)
+@pytest.mark.parametrize("dialect", [openai_chat, anthropic_messages], ids=lambda dialect: dialect.NAME)
 def test_a_dialect_says_what_it_read(dialect: Dialect) -> None:
     question = dialect.read(b'{"model":"team/m","messages":[],"stream":true,"max_tokens":40}')
     assert (question.model, question.streaming, question.features) == ("team/m", True, frozenset())

@@ -11,6 +11,7 @@ from broker.chat import Demand, Options, Usage
 from broker.dialects import openai_chat
 from broker.errors import BadRequest, FeatureNotGranted, ProviderUnavailable, QuotaExhausted
 from broker.grant import Feature
+from broker.judges import openai as judged
 from broker.providers import PROVIDERS
 from broker.quota import Allowance, Held
 
@@ -177,7 +178,7 @@ def test_old_functions_count_as_tools() -> None:
 def test_an_image_counts_by_its_documented_bound_and_not_by_its_bytes() -> None:
     small = bound(part(type="image_url", image_url={"url": "data:image/png;base64," + "A" * 100}))
     large = bound(part(type="image_url", image_url={"url": "data:image/png;base64," + "A" * 1_000_000}))
-    assert small == large > openai_chat.IMAGE_TOKENS
+    assert small == large > judged.IMAGE_TOKENS
 
 
 def test_sound_counts_by_the_time_that_its_bytes_can_last() -> None:

@@ -152,6 +152,28 @@ async def test_what_is_no_identity_is_said(server, tmp_path, capsys):
     assert "SPIFFE_ID: a SPIFFE ID starts with spiffe://" in capsys.readouterr().err
 
 
+async def test_who_can_lists_classes_of_identities_of_a_model_in_its_namespace(server, tmp_path, capsys):
+    server.put(access("stop", action="Deny", subjects=[{"spiffeID": "spiffe://partner.test/x"}]))
+    assert await run(server, tmp_path, "who-can", "gpt-4o", "-n", "team1") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("model team1/gpt-4o of AIRoutingPolicy team1/")
+    assert "granted by AIAccessPolicy team1/agents" in out
+    assert "AIAccessPolicy team1/stop cuts off spiffe://partner.test/x" in out
+    assert await run(server, tmp_path, "who-can", "gpt-4o", "-n", "team9") == 2
+
+
+async def test_who_can_counts_the_denies_of_the_operator_and_says_when_they_may_not_be_read(server, tmp_path, capsys):
+    server.put(access("stop", namespace="ops", action="Deny", subjects=[{"spiffeIDPrefix": "spiffe://example.org/"}]))
+    words = ("who-can", "gpt-4o", "-n", "team1", "--broker-namespace", "ops")
+    assert await run(server, tmp_path, *words) == 3
+    assert "may be called by nobody" in capsys.readouterr().out
+    server.refuse = lambda path, query: (403, {}) if "/namespaces/ops/" in path else None
+    assert await run(server, tmp_path, *words) == 0
+    assert "namespace ops may not be read" in capsys.readouterr().err
+    server.refuse = lambda path, query: (403, {}) if "/namespaces/team1/" in path else None
+    assert await run(server, tmp_path, *words) == 2
+
+
 async def test_usage_is_a_table_of_what_the_status_says(server, tmp_path, capsys):
     assert await run(server, tmp_path, "usage", "-n", "team1") == 0
     head, row = capsys.readouterr().out.splitlines()
@@ -218,10 +240,11 @@ async def test_what_a_status_says_cannot_steer_a_terminal_or_a_spreadsheet(serve
     assert "'=cmd()" in sheet
 
 
-@pytest.mark.parametrize("words", [(), ("explain",), ("usage",)])
+@pytest.mark.parametrize("words", [(), ("explain",), ("who-can",), ("usage",)])
 def test_help_names_the_plugin_as_kubectl_does_and_every_exit_code(capsys, words):
     with pytest.raises(SystemExit, match="0"):
         command.main([*words, "--help"])
     out = capsys.readouterr().out
     assert out.startswith("usage: kubectl aiaccess")
     assert "explain" not in words or "0 = yes, 3 = no, 2 = it cannot be known" in out
+    assert "who-can" not in words or "0 = somebody may, 3 = nobody, 2 = it cannot be known" in out

@@ -11,20 +11,56 @@ def test_every_kind_speaks_a_dialect_that_has_a_route() -> None:
         assert kind.paths.keys() <= names
 
 
+OPENAI = {"openai_chat", "openai_responses", "openai_completions", "embeddings"}
+
+
 @pytest.mark.parametrize(
-    ("kind", "url", "auth"),
+    ("kind", "base", "paths", "auth"),
     [
-        ("OpenAI", "https://api.openai.com/v1/chat/completions", b"authorization: Bearer KEY"),
-        ("Anthropic", "https://api.anthropic.com/v1/messages", b"x-api-key: KEY"),
-        ("Mistral", "https://api.mistral.ai/v1/chat/completions", b"authorization: Bearer KEY"),
+        (
+            "OpenAI",
+            "https://api.openai.com/v1",
+            {
+                "openai_chat": "/chat/completions",
+                "openai_responses": "/responses",
+                "openai_completions": "/completions",
+                "embeddings": "/embeddings",
+            },
+            b"authorization: Bearer KEY",
+        ),
+        (
+            "Anthropic",
+            "https://api.anthropic.com/v1",
+            {"anthropic_messages": "/messages", "anthropic_count_tokens": "/messages/count_tokens"},
+            b"x-api-key: KEY",
+        ),
+        (
+            "Mistral",
+            "https://api.mistral.ai/v1",
+            {"openai_chat": "/chat/completions", "embeddings": "/embeddings"},
+            b"authorization: Bearer KEY",
+        ),
     ],
 )
-def test_a_kind_is_called_where_its_vendor_documents_it(kind: str, url: str, auth: bytes) -> None:
+def test_a_kind_is_called_where_its_vendor_documents_it(kind: str, base: str, paths: dict[str, str], auth: bytes) -> None:
     found = PROVIDERS[kind]
-    (path,) = found.paths.values()
+    assert (str(found.endpoint), dict(found.paths)) == (base, paths)
     name, prefix = found.auth
-    assert f"{found.endpoint}{path}" == url
     assert name + b": " + prefix + b"KEY" == auth
+
+
+@pytest.mark.parametrize(
+    ("host", "responses", "spoken"),
+    [
+        ("api.openai.com", False, OPENAI),
+        ("eu.api.openai.com", False, OPENAI),
+        ("evil-api.openai.com", False, OPENAI - {"openai_responses"}),
+        ("ollama.team1.svc", False, OPENAI - {"openai_responses"}),
+        ("ollama.team1.svc", True, OPENAI),
+    ],
+)
+def test_a_compatible_server_is_asked_for_responses_only_where_its_object_says_so(host: str, responses: bool, spoken: set[str]) -> None:  # noqa: FBT001  as pytest gives it
+    assert PROVIDERS["OpenAI"].spoken_at(host, responses=responses) == spoken
 
 
 @pytest.mark.parametrize(

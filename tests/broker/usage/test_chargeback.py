@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.audit import Audit, Expired, Line, Lost
+from broker.audit.reading import Raw, lines_of
 from broker.usage import chargeback
 from broker.usage.chargeback import Bill, Faults, Span
 
@@ -25,14 +26,14 @@ def line(**more) -> Line:
     return Line(**{**known, "namespace": "team1", "model": "gpt", "input_tokens": 10, "output_tokens": 5, "cached_tokens": 2, **more})
 
 
-def raw(*records) -> list[tuple[str, bytes]]:
-    return [(f"audit.jsonl:{number}", msgspec.json.encode(record) + b"\n") for number, record in enumerate(records, 1)]
+def raw(*records) -> list[Raw]:
+    return [Raw(number, msgspec.json.encode(record) + b"\n") for number, record in enumerate(records, 1)]
 
 
-def billed(*lines: tuple[str, bytes], span: Span = EVER, groups: int = 100, output: str = "csv"):
+def billed(*lines: Raw, span: Span = EVER, groups: int = 100, output: str = "csv"):
     told, out, bill = io.StringIO(), io.StringIO(), Bill(groups)
     faults = Faults(told)
-    chargeback.read(lines, span, bill, faults)
+    chargeback.read("audit.jsonl", lines, span, bill, faults)
     chargeback.write(bill, output, out)
     bill.close()
     return list(csv.DictReader(io.StringIO(out.getvalue()))) if output == "csv" else out.getvalue(), faults, told.getvalue()
@@ -63,7 +64,7 @@ def test_what_was_charged_is_added_up_by_day_identity_and_model():
 
 def test_days_are_those_of_utc_whatever_zone_a_line_is_in():
     moved = b'{"kind":"exchange","time":"2026-11-17T23:30:00-05:00","decision":"allowed","spiffe_id":"spiffe://a/b"}\n'
-    rows, _, _ = billed(("x:1", moved))
+    rows, _, _ = billed(Raw(1, moved))
     assert [row["day"] for row in rows] == ["2026-11-18"]
 
 
@@ -106,13 +107,13 @@ def test_a_span_has_its_beginning_and_not_its_end():
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_the_others_count(broken):
-    rows, faults, told = billed(*raw(line()), ("audit.jsonl:2", broken), *raw(line()))
+    rows, faults, told = billed(*raw(line()), Raw(2, broken), *raw(line()))
     assert rows[0]["requests"] == "2"
     assert (faults.unreadable, told) == (1, "audit.jsonl:2: no line of the audit log, or a torn one\n")
 
 
 def test_many_such_lines_are_not_all_said():
-    _, faults, told = billed(*[("x:1", b"?\n")] * 1000)
+    _, faults, told = billed(*[Raw(1, b"?\n")] * 1000)
     assert faults.unreadable == 1000
     assert told.count("\n") == 21
 
@@ -124,24 +125,23 @@ def test_lines_that_the_broker_could_not_keep_are_said():
 
 def test_other_kinds_of_lines_are_passed_over():
     rows, faults, _ = billed(
-        ("x:1", b'{"kind":"adjusted","time":"2026-11-17T12:00:00Z","who":"uid:0"}\n'),
-        ("x:2", b'{"kind":"of tomorrow","time":"2026-11-17T12:00:00Z"}\n'),
+        Raw(1, b'{"kind":"adjusted","time":"2026-11-17T12:00:00Z","who":"uid:0"}\n'),
+        Raw(2, b'{"kind":"of tomorrow","time":"2026-11-17T12:00:00Z"}\n'),
     )
     assert (rows, faults.unreadable) == ([], 0)
 
 
-def test_lines_without_end_are_passed_over_and_counted_right(monkeypatch):
-    monkeypatch.setattr(chargeback, "LINE_BYTES", 16)
-    file = io.BytesIO(b"a\n" + b"x" * 100 + b"\n" + b"\n" + b"b" * 15 + b"\n" + b"torn")
-    assert list(chargeback.lines_of("f", file)) == [("f:1", b"a\n"), ("f:2", b""), ("f:4", b"b" * 15 + b"\n"), ("f:5", b"torn")]
+def test_an_empty_line_is_no_line_and_no_fault():
+    rows, faults, _ = billed(*raw(line()), Raw(2, b"\n"))
+    assert (len(rows), faults.unreadable) == (1, 0)
 
 
-def test_a_file_of_our_own_log_is_read_as_it_is(tmp_path):
+async def test_a_file_of_our_own_log_is_read_as_it_is(tmp_path):
     audit = Audit.open(str(tmp_path / "audit.jsonl"), "test")
-    audit._append(line(cost_microusd=7))
+    audit.write(line(cost_microusd=7))
     audit.close()
     with (tmp_path / "audit.jsonl").open("rb") as file:
-        rows, faults, _ = billed(*chargeback.lines_of("audit.jsonl", file))
+        rows, faults, _ = billed(*lines_of(file))
     assert [(row["requests"], row["cost_usd"]) for row in rows] == [("1", "0.000007")]
     assert faults.unreadable == 0
 
@@ -168,12 +168,12 @@ def test_no_cell_of_a_csv_is_a_formula(hostile):
 def test_memory_does_not_grow_with_the_number_of_groups():
     def lines(count):
         for number in range(count):
-            yield f"x:{number}", msgspec.json.encode(line(spiffe_id=f"spiffe://example.org/{number}"))
+            yield Raw(number, msgspec.json.encode(line(spiffe_id=f"spiffe://example.org/{number}")))
 
     def peak(count):
         bill = Bill(500)
         tracemalloc.start()
-        chargeback.read(lines(count), Span(), bill, Faults(io.StringIO()))
+        chargeback.read("audit.jsonl", lines(count), Span(), bill, Faults(io.StringIO()))
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         bill.close()

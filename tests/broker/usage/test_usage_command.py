@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from support.fake_workload_api import FakeWorkloadApi
@@ -17,7 +17,7 @@ from support.worlds import AGENT
 
 from broker import admin_door, cli
 from broker.admin_door import AdminDoor, Doors
-from broker.usage import client, command
+from broker.usage import client
 
 BROKER = "spiffe://example.org/ns/inference-broker/sa/broker"
 ADMIN = "spiffe://example.org/ns/ops/sa/admin"
@@ -224,29 +224,6 @@ def test_watch_has_bounds(text, capsys):
         cli.main(["usage", "--watch", text])
     assert end.value.code == 2
     assert "is no number of seconds" in capsys.readouterr().err
-
-
-NOON = datetime(2026, 11, 17, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("text", "at"),
-    [
-        ("30d", NOON - timedelta(days=30)),
-        ("12h", NOON - timedelta(hours=12)),
-        ("2026-11-01", datetime(2026, 11, 1, tzinfo=UTC)),
-        ("2026-11-01T08:00:00Z", datetime(2026, 11, 1, 8, tzinfo=UTC)),
-        ("2026-11-01T08:00:00+02:00", datetime(2026, 11, 1, 6, tzinfo=UTC)),
-    ],
-)
-def test_a_moment_is_a_day_a_time_or_an_age(text, at):
-    assert command.moment(text, NOON) == at
-
-
-@pytest.mark.parametrize("text", ["", "x", "-1d", "2026-13-01", "12", "1w"])
-def test_what_is_no_moment_is_refused(text):
-    with pytest.raises(ValueError, match="is no day"):
-        command.moment(text, NOON)
 
 
 LINE = '{"kind":"exchange","time":"2026-11-17T12:00:00Z","decision":"allowed","spiffe_id":"spiffe://a/b","namespace":"t","model":"m","input_tokens":%d}\n'

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.cells import cell
 from broker.usage import tables
 from broker.usage.desk import Change, Changes
 from broker.usage.report import Counter, Day, Report
-from broker.usage.spreadsheet import cell
 
 HOSTILE = '=HYPERLINK("http://evil")'
 
@@ -111,7 +111,8 @@ def test_csv_holds_no_formula_and_numbers_stay_numbers():
 @given(st.text())
 def test_no_cell_begins_as_a_formula_does(text):
     made = cell(text)
-    assert made in (text, f"'{text}")
+    shown = text.replace("\r", "\\u000d")  # which csv does not quote
+    assert made in (shown, f"'{shown}")
     assert made.lstrip()[:1] not in tuple("=+-@＝＋－＠")
 
 

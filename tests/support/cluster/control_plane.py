@@ -78,6 +78,20 @@ class ControlPlane:
         for server in self.servers:
             server.until_ready()
 
+    @contextmanager
+    def another_apiserver(self) -> Iterator[str]:
+        """A second one on the same etcd, as larger control planes have it; its URL. `kubectl("--server", url, …)` asks it."""
+        own, port = self.url.rpartition(":")[2], free_port()
+        url = f"https://127.0.0.1:{port}"
+        command = [str(port) if word == own else word for word in self.apiserver.command]
+        ready, context = f"{url}/readyz", _health_checker(self.authority)
+        server = Server("another kube-apiserver", command, self.folder / "another-apiserver.log", lambda: _answers(ready, context))
+        server.start()
+        try:
+            yield url
+        finally:
+            server.kill()
+
     def stop(self) -> None:
         """At once: nobody needs what they would write on the way out."""
         for server in reversed(self.servers):
@@ -160,9 +174,7 @@ def _etcd(folder: Path, url: str) -> Server:
 
 
 def _apiserver(folder: Path, authority: Authority, serving: Pair, service_accounts: Path, etcd_url: str, port: int) -> Server:
-    context = ssl.create_default_context(cafile=str(authority.ca))
-    admin = authority.client("apiserver-health", ADMIN, ("system:masters",))
-    context.load_cert_chain(admin.certificate, admin.key)
+    context = _health_checker(authority)
     command = [
         *(str(find("kube-apiserver")), "--etcd-servers", etcd_url, "--secure-port", str(port)),
         *("--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none"),
@@ -173,6 +185,13 @@ def _apiserver(folder: Path, authority: Authority, serving: Pair, service_accoun
         *("--profiling=false", "--shutdown-watch-termination-grace-period=1s"),
     ]
     return Server("kube-apiserver", command, folder / "kube-apiserver.log", lambda: _answers(f"https://127.0.0.1:{port}/readyz", context))
+
+
+def _health_checker(authority: Authority) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    admin = authority.client("apiserver-health", ADMIN, ("system:masters",))
+    context.load_cert_chain(admin.certificate, admin.key)
+    return context
 
 
 def _controller_manager(it: ControlPlane, service_accounts: Path) -> Server:

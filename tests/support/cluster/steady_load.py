@@ -2,7 +2,7 @@
 
 with SteadyLoad.running(folder, url, model) as load:
     ...
-assert load.failures() == []
+assert load.failures() == {}
 
 Run as a program it is that process: it writes one line of JSON for each request, and ends at SIGTERM when all are answered.
 """
@@ -30,6 +30,7 @@ from support.cluster.servers import Server
 from broker.names import PLACEHOLDER_KEY
 
 PER_SECOND = 50
+CALM_S = 3.0  # of undisturbed load before and after what a test does
 ANSWER_S = 30.0
 WHOLE, STREAM, LONG_STREAM = "say 5 words", "say 10 words, sleep 0.01 between tokens", "say 20 words, sleep 0.1 between tokens"
 UNIQUE = re.compile(r" .exchange [0-9a-f]+.")
@@ -58,14 +59,16 @@ class SteadyLoad:
     def running(
         cls, folder: Path, url: str, model: str, environ: Mapping[str, str], *, per_second: int = PER_SECOND
     ) -> "Iterator[SteadyLoad]":
-        """Begin, and end when every request has its answer."""
+        """Begin, hand over after a calm while, and after another one end when every request has its answer."""
         file = folder / "requests.jsonl"
         file.touch()
         command = [sys.executable, __file__, url, model, str(file), "--per-second", str(per_second)]
         load = cls(Server("load", command, folder / "load.log", lambda: file.stat().st_size > 0, environ), file)
         load.server.start()
         try:
+            load.more(CALM_S)
             yield load
+            load.more(CALM_S)
         finally:
             code = load.server.stop()
         assert code == 0, load.server.last_words()

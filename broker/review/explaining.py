@@ -1,33 +1,17 @@
-"""`broker check` and `broker explain`: what is wrong in the files, and would this identity get this model, and why.
+"""`broker explain`: would this identity get this model, and why."""
 
-Statuses are those that the objects have in Kubernetes; where something stands is said as file:line:column.
-"""
-
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Final, Literal, TextIO
-
-import yaml
+from typing import Final, TextIO
 
 from broker import files, policy
 from broker.grant import Budget, Unit
 from broker.identity import Identity, InvalidSpiffeId, parse_spiffe_id
 from broker.money import PICO, Price, dollars
-from broker.names import API_VERSION
-from broker.objects import Resources
 from broker.policy.offers import Line
-from broker.policy.status import ObjectStatus
-from broker.policy.written import written
+from broker.review.printing import OK, REFUSED, USAGE, Output, Read, write
 
-Output = Literal["text", "json", "yaml"]
-Read = Callable[[], Resources]  # raises files.Unreadable when there is no telling what the objects say
-
-OK: Final = 0
-WRONG: Final = 1
-USAGE: Final = 2
-REFUSED: Final = 3
 UNKNOWN: Final = "CredentialUnknown"
 
 
@@ -37,43 +21,6 @@ class Question:
 
     spiffe_id: str
     model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something to mend (error) or to know (warning). `place` is file:line:column."""
-
-    place: str
-    object: str
-    path: str
-    message: str
-
-
-def check(read: Read, settings: policy.Settings, output: Output, stdout: TextIO) -> int:
-    """Print every fault of these objects, and what each would be told.
-
-    Returns:
-        0 when every object is accepted (a provider that is not ready is a warning), else 1.
-    """
-    try:
-        resources = read()
-    except files.Unreadable as broken:
-        _write({"objects": [], "errors": list(broken.problems), "warnings": []}, "\n".join(broken.problems), output, stdout)
-        return WRONG
-    snapshot = policy.build(resources, settings)
-    errors = [*_strays(resources, ours=True), *(one for status in snapshot.statuses for one in _errors(status))]
-    warnings = [
-        *_strays(resources, ours=False),
-        *(one for status in snapshot.statuses for one in _warnings(status)),
-        *_overlooked(snapshot),
-    ]
-    report = {
-        "objects": [status_of(status) for status in snapshot.statuses],
-        "errors": [asdict(one) for one in errors],
-        "warnings": [asdict(one) for one in warnings],
-    }
-    _write(report, "\n".join(_check_text(snapshot.statuses, errors, warnings)), output, stdout)
-    return WRONG if errors else OK
 
 
 def explain(
@@ -100,7 +47,7 @@ def explain(
         0 allowed, 3 refused, 2 when the question or the files cannot be read.
     """
     try:
-        identity = parse_spiffe_id(question.spiffe_id)
+        identity = workload(question.spiffe_id)
         resources = read()
     except InvalidSpiffeId as wrong:
         stdout.write(f"the identity is no SPIFFE ID: {wrong}\n")
@@ -112,72 +59,26 @@ def explain(
         settings = replace(settings, trust_domain=identity.trust_domain)
     why = policy.explain(policy.build(resources, settings), identity, question.model)
     why = replace(why, lines=tuple(_as_known(line, unread) for line in why.lines))
-    _write(_explanation(why), "\n".join(_explain_text(why, identity)), output, stdout)
+    write(_explanation(why), "\n".join(_explain_text(why, identity)), output, stdout)
     return OK if why.allowed else REFUSED
+
+
+def workload(text: str) -> Identity:
+    """Whoever asks.
+
+    Raises:
+        InvalidSpiffeId: it is no SPIFFE ID, or that of a trust domain alone.
+    """
+    identity = parse_spiffe_id(text)
+    if not identity.path:
+        raise InvalidSpiffeId("it names a trust domain alone, which no workload has; add the path, such as /ns/team1/sa/agent")
+    return identity
 
 
 def _as_known(line: Line, unread: Mapping[tuple[str, str], str]) -> Line:
     secret = line.backend.provider.secret if line.backend else None
     told = unread.get((secret.namespace, secret.name)) if secret else None
     return replace(line, reason=UNKNOWN, message=told) if told else line
-
-
-def status_of(status: ObjectStatus) -> dict[str, object]:
-    """One object's status as Kubernetes has it, but for the times of its conditions."""
-    about = status.about
-    return {
-        "apiVersion": "v1" if about.kind == "Secret" else API_VERSION,
-        "kind": about.kind,
-        "metadata": {"name": about.name, "namespace": about.namespace or ""},
-        "status": written(status),
-    }
-
-
-def _strays(resources: Resources, *, ours: bool) -> Iterator[Finding]:
-    for stray in resources.strays:
-        if stray.ours == ours:
-            yield Finding(stray.origin.place(stray.fault.path) if stray.origin else "", "document", stray.fault.path, stray.fault.message)
-
-
-def _errors(status: ObjectStatus) -> Iterator[Finding]:
-    about = status.about
-    for fault in about.faults:
-        yield Finding(about.place(fault.path), str(about), fault.path, fault.message)
-    for condition in status.conditions:
-        if condition.type == "Accepted" and condition.reason == "NameConflict":
-            yield Finding(about.place(condition.path), str(about), condition.path, condition.message)
-
-
-def _warnings(status: ObjectStatus) -> Iterator[Finding]:
-    about = status.about
-    if about.faults:
-        return
-    for row in (*status.providers, *status.models):
-        if not row.ready and row.reason != "NameConflict":
-            what = "provider" if row in status.providers else "model"
-            yield Finding(about.place(row.path), str(about), row.path, f"{what} {row.name} is not ready ({row.reason}): {row.message}")
-    for condition in status.conditions:
-        if condition.status == "False" and condition.type in ("Ready", "ModelsResolved"):
-            yield Finding(about.place(condition.path), str(about), condition.path, f"{condition.reason}: {condition.message}")
-    for path, notice in status.notices:
-        yield Finding(about.place(path), str(about), path, notice)
-
-
-def _overlooked(snapshot: policy.Snapshot) -> Iterator[Finding]:
-    abouts = {(status.about.kind, status.about.ref): status.about for status in snapshot.statuses}
-    for one in policy.oversights(snapshot.rules):
-        about = abouts["AIAccessPolicy", one.policy]
-        yield Finding(about.place(one.path), str(about), one.path, one.message)
-
-
-def _check_text(statuses: Sequence[ObjectStatus], errors: Sequence[Finding], warnings: Sequence[Finding]) -> Iterator[str]:
-    for kind, findings in (("error", errors), ("warning", warnings)):
-        for one in findings:
-            yield f"{one.place}: {kind}: {one.object}: {f'{one.path}: ' if one.path else ''}{one.message}"
-    for status in statuses:
-        told = ", ".join(f"{one.type}={one.status}{'' if one.status == 'True' else f'/{one.reason}'}" for one in status.conditions)
-        yield f"{status.about}: {told}"
-    yield f"objects: {len(statuses)}, errors: {len(errors)}, warnings: {len(warnings)}"
 
 
 def _explanation(why: policy.Explanation) -> dict[str, object]:
@@ -268,14 +169,14 @@ def _quotas_text(why: policy.Explanation) -> Iterator[str]:
     standings = {one.budget.counter: one for one in why.standings}
     for budget in why.budgets:
         one = standings.get(budget.counter)
-        yield f"  {_quota(budget)}{f', for {one.names}' if one and one.names else ''}"
+        yield f"  {quota_text(budget)}{f', for {one.names}' if one and one.names else ''}"
         yield from (f"    {note}" for note in (one.notes if one else ()))
     if overridden := [one for one in why.standings if one.overridden_by]:
         yield "quotas that are overridden:"
-        yield from (f"  {_quota(one.budget)}, for {one.names}: by {' and '.join(one.overridden_by)}" for one in overridden)
+        yield from (f"  {quota_text(one.budget)}, for {one.names}: by {' and '.join(one.overridden_by)}" for one in overridden)
 
 
-def _quota(budget: Budget) -> str:
+def quota_text(budget: Budget) -> str:
     """`{ns}/KIND/POLICY/NAME/…` in words; the name is cut off from the right, since a model's may have slashes."""
     namespace, kind, rest = budget.counter.split("/", 2)
     scope = "each identity its own" if "/identity/" in rest else "all callers together"
@@ -285,12 +186,3 @@ def _quota(budget: Budget) -> str:
     owner = rest.split(f"/{budget.unit}/", 1)[0]
     shadow = " (Shadow: counted, never refuses)" if budget.shadow else ""
     return f"{limit}{per}, {scope}, by {kind} {namespace.strip('{}')}/{owner}{shadow}"
-
-
-def _write(report: Mapping[str, object], text: str, output: Output, stdout: TextIO) -> None:
-    if output == "json":
-        stdout.write(json.dumps(report, indent=2) + "\n")
-    elif output == "yaml":
-        yaml.safe_dump(report, stdout, sort_keys=False, allow_unicode=True, width=120)
-    else:
-        stdout.write(text + "\n")
