@@ -11,7 +11,7 @@ The path of one request. `pipeline.serve` walks it in this order.
     route          routing.py            a ready backend that speaks the caller's dialect
     admit          admission.py, quota.py, ledger/  hold what it may cost, for all quotas in one step
     credential     credentials.py        looked up last, per attempt, kept nowhere
-    forward        upstream.py           providers/ say how; the only file that calls a provider
+    forward        upstream.py           providers/ say how; the only file that calls a provider for an agent
     meter          metering.py, sse.py   what the provider billed
     settle         ledger/               give back what was not used; unknown means all of it
     audit          audit/                one line, whatever happened

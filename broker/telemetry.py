@@ -5,7 +5,7 @@ Labels say no more than trust domain, namespace and service account, and a model
 network may see"); the number of their combinations is bounded, and what comes after is counted under `other`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from enum import Enum
 from itertools import accumulate
 from typing import Final
@@ -65,7 +65,7 @@ class Telemetry(Collector):
         self.registry = CollectorRegistry(auto_describe=False)
         self._version = version
         self._label_sets = label_sets
-        self._series: dict[Key, Series] = {}
+        self._series: dict[tuple[str, ...], Series] = {}
         self._handshakes: dict[str, int] = {}
         self._quotas: dict[tuple[str, str, str], dict[int, int]] = {}
         self._shown: dict[Figure, Callable[[], float]] = {}
@@ -104,17 +104,16 @@ class Telemetry(Collector):
         usage: what was charged; None when nothing was.
         """
         who = (identity.trust_domain, identity.namespace, identity.service_account) if identity else NOBODY
-        key = Key(*who, *call)
-        series = self._series.get(key)
+        series = self._series.get((*who, *call))
         if series is None:
-            key = key if len(self._series) < self._label_sets else OTHER
+            key = Key(*who, *call) if len(self._series) < self._label_sets else OTHER
             series = self._series.setdefault(key, Series())
         series.add(code, usage, total_s, first_byte_s)
 
     @property
-    def series(self) -> Mapping[Key, Series]:
+    def series(self) -> Iterable[tuple[Key, Series]]:
         """What was measured of exchanges, by caller, model, provider and operation."""
-        return self._series
+        return ((Key(*key), series) for key, series in self._series.items())
 
     def collect(self) -> Iterable[Metric]:
         yield from self.sums()
@@ -123,7 +122,7 @@ class Telemetry(Collector):
     def _histograms(self) -> Iterable[Metric]:
         """By what was asked, not by who asked: a caller more would be eighty lines more."""
         folded: dict[tuple[Measure, str, Call], Histogram] = {}
-        for key, series in self._series.items():
+        for key, series in self.series:
             call = Call(key.model, key.provider, key.operation)
             for measure, direction, histogram in series.histograms():
                 folded.setdefault((measure, direction, call), Histogram(measure.bounds)).merge(histogram)
@@ -140,7 +139,7 @@ class Telemetry(Collector):
         """All figures but the histograms."""
         codes: dict[tuple[str, ...], int] = {}
         charged: dict[tuple[str, ...], int] = {}
-        for key, series in self._series.items():
+        for key, series in self.series:
             for code, count in series.codes.items():
                 codes[code, *key[:4]] = codes.get((code, *key[:4]), 0) + count
             for direction, count in zip(DIRECTIONS, series.tokens, strict=True) if any(series.tokens) else ():

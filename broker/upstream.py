@@ -1,4 +1,4 @@
-"""The only file that calls a provider: attach the credential, send, watch that it does not come back.
+"""The only file that calls a provider for an agent: attach the credential, send, watch that it does not come back.
 
 A URL is built from the provider object and the route table, never from the caller's path; a credential goes only to hosts
 that its Secret names; an address is judged and then used, without a second look-up; redirects are refusals.

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -43,7 +44,9 @@ class Outbox(Generic[Item]):
         self._queue: deque[Item] = deque()
         self._wake = threading.Event()
         self._closing = False
+        self._left = False  # nobody waits for the thread any more: it says nothing
         self._away = False
+        self._fault = ""
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self.sent = 0
@@ -74,8 +77,8 @@ class Outbox(Generic[Item]):
             async with asyncio.timeout(deadline_s):
                 await self._ended.wait()
         except TimeoutError:
+            self._left = True
             self._full += len(self._queue)
-            self._queue.clear()
             log.warning("otlp_not_flushed", extra={"signal": self._signal, "dropped": self.dropped})
         self._exporter.stop()
 
@@ -85,22 +88,23 @@ class Outbox(Generic[Item]):
             self._wake.clear()
             self._send()
         self._send()
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop ended before us
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _send(self) -> None:
         """At least one batch, and then those that are full; when closing, all of them."""
-        while self._queue:
+        while self._queue and not self._left:
             batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
             self._note(len(batch), arrived=self._try(batch))
             if len(self._queue) < self._batch and not self._closing:
                 return
 
     def _try(self, batch: Sequence[Item]) -> bool:
+        self._fault = ""
         try:
             return self._exporter.send(batch)
         except Exception as fault:  # noqa: BLE001  whatever it is, telemetry is no reason to end
-            log.warning("otlp_failed", extra={"signal": self._signal, "error": type(fault).__name__})
+            self._fault = type(fault).__name__
             return False
 
     def _note(self, count: int, *, arrived: bool) -> None:
@@ -109,9 +113,9 @@ class Outbox(Generic[Item]):
             self.sent += count
         else:
             self._failed += count
-        if arrived is self._away:
+        if arrived is self._away and not self._left:
             self._away = not arrived
             if arrived:
                 log.info("otlp_back", extra={"signal": self._signal, "dropped": self.dropped})
             else:
-                log.warning("otlp_away", extra={"signal": self._signal, "why": self._exporter.why()})
+                log.warning("otlp_away", extra={"signal": self._signal, "why": self._fault or self._exporter.why()})

@@ -47,7 +47,7 @@ class Points:
 
     def _histograms(self, now_ns: int) -> Iterable[Metric]:
         points: dict[Measure, list[HistogramDataPoint]] = {measure: [] for measure in Measure}
-        for key, sums in self._telemetry.series.items():
+        for key, sums in self._telemetry.series:
             if not key.provider:  # nobody was asked: no operation of a model
                 continue
             for measure, direction, histogram in sums.histograms():

@@ -12,6 +12,7 @@ from support.pod_security import breaches
 import webhook.config
 from broker import cli, config, names, wiring
 from broker.kube.source import KINDS
+from broker.otlp import opening
 
 VERSIONS = sorted(set(kubernetes_validate.utils.all_versions()), key=lambda version: int(version.split(".")[1]))[-3:]
 GIVEN = {"certificate": {"mode": "given", "given": {"secretName": "webhook", "caBundle": "-----BEGIN CERTIFICATE-----\n"}}}
@@ -219,7 +220,7 @@ def test_a_broker_has_time_to_end_what_runs(objects: list[Object]):
     made = spec["containers"][0]
     (drain,) = (config.duration(argument.partition("=")[2]) for argument in made["args"] if argument.startswith("--drain="))
     hook_s = made["lifecycle"]["preStop"]["sleep"]["seconds"]
-    rest_s = wiring.LEAVE_S + wiring.LAST_WORDS_S + wiring.LAST_SETTLEMENTS_S
+    rest_s = wiring.LEAVE_S + wiring.LAST_WORDS_S + wiring.LAST_SETTLEMENTS_S + opening.FLUSH_S
     assert spec["terminationGracePeriodSeconds"] > hook_s + drain + rest_s
 
 

@@ -243,22 +243,24 @@ async def test_neither_keys_nor_prompts_nor_answers_reach_the_collector(tmp_path
         assert secret.encode() not in everything
 
 
+async def counted(it, what, spans):
+    async with asyncio.timeout(10):
+        while f'aiaccess_otlp_{what}_total{{signal="traces"}} {spans}.0' not in await it.metrics():
+            await asyncio.sleep(0.01)
+
+
 async def test_a_collector_that_is_away_is_said_once_costs_only_spans_and_is_welcome_back(tmp_path, monkeypatch, capsys):
     token = "sk-canary-collector"
     collector = Receiver(lambda _: protobuf(b"no", 500))
     more = {"OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{token}"}
-    async with traced(tmp_path, monkeypatch, collector=collector, **more) as (it, _, _):
-        for _ in range(3):
+    async with traced(tmp_path, monkeypatch, collector=collector, OTEL_METRICS_EXPORTER="none", **more) as (it, _, _):
+        for number in range(1, 4):
             await it.openai(AGENT).chat.completions.create(**ASK)
-            await collector.http.requests(len(collector.http.seen) + 1)
+            await counted(it, "dropped", 2 * number)
         collector.answer = taken
-        answered = len(collector.spans_so_far())
         await it.openai(AGENT).chat.completions.create(**ASK)
-        await collector.spans(answered + 2)
-        async with asyncio.timeout(5):
-            while 'aiaccess_otlp_sent_total{signal="traces"} 2' not in (metrics := await it.metrics()):
-                await asyncio.sleep(0.01)
-    assert 'aiaccess_otlp_dropped_total{signal="traces"} 6' in metrics
+        await counted(it, "sent", 2)
+        await counted(it, "dropped", 6)
     log = capsys.readouterr().err
     assert log.count('"otlp_away", "signal": "traces", "why": "500') == 1
     assert log.count('"otlp_back", "signal": "traces"') == 1

@@ -98,7 +98,7 @@ async def test_an_exporter_with_a_defect_ends_nothing_and_its_words_are_not_repe
     box.put(2)
     await box.close(10)
     assert box.sent == 1
-    assert "ValueError" in [getattr(record, "error", "") for record in caplog.records]
+    assert [record.why for record in caplog.records if record.message == "otlp_away"] == ["ValueError"]
     assert not any("sk-canary" in str(vars(record)) for record in caplog.records)
 
 
