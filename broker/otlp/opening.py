@@ -18,9 +18,10 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from broker import genai
 from broker.otlp import Keep
+from broker.otlp.collector import Collector
 from broker.otlp.outbox import Exporter, Outbox
 from broker.otlp.points import Points
-from broker.otlp.quiet import Reasons, hushed
+from broker.otlp.quiet import hushed
 from broker.otlp.spans import Spans
 from broker.otlp.variables import Wanted
 from broker.telemetry import Figure, Telemetry
@@ -35,10 +36,10 @@ FLUSH_S: Final = 2.0  # for both, at the end: a collector that is away does not 
 
 async def open_exports(wanted: Wanted, telemetry: Telemetry, version: str, closing: AsyncExitStack) -> tuple[Begin, Sequence[Keep]]:
     """As broker.otlp.open_exports, of what is wanted."""
-    reasons = closing.enter_context(hushed())
+    closing.enter_context(hushed())
     resource, scope = resource_of(version), InstrumentationScope(NAME, version)
-    traces = _open_traces(wanted, Spans(resource, scope), reasons) if wanted.traces else None
-    metrics = _Metrics(Points(telemetry, resource, scope, time.time_ns()), wanted.interval_s, reasons) if wanted.metrics else None
+    traces = _open_traces(wanted, Spans(resource, scope)) if wanted.traces else None
+    metrics = _Metrics(Points(telemetry, resource, scope, time.time_ns()), wanted.interval_s) if wanted.metrics else None
     outboxes = [("traces", traces), ("metrics", metrics.outbox if metrics else None)]
     telemetry.show_each(Figure.OTLP_SENT, ("signal",), lambda: [((name,), box.sent) for name, box in outboxes if box])
     telemetry.show_each(Figure.OTLP_DROPPED, ("signal",), lambda: [((name,), box.dropped) for name, box in outboxes if box])
@@ -63,21 +64,23 @@ def resource_of(version: str) -> Resource:
     return given.merge(Resource({genai.SERVICE_NAME: NAME})) if unnamed else given
 
 
-def _open_traces(wanted: Wanted, spans: Spans, reasons: Reasons) -> Outbox[Ended]:
-    exporter = OTLPSpanExporter()
+def _open_traces(wanted: Wanted, spans: Spans) -> Outbox[Ended]:
+    way = Collector()
+    exporter = OTLPSpanExporter(session=way)
 
     def export(batch: Sequence[Ended]) -> bool:
         return exporter.export([spans.make(ended) for ended in batch]) is SpanExportResult.SUCCESS
 
-    to = Exporter("traces", export, exporter.shutdown, lambda: reasons.last)
+    to = Exporter("traces", export, exporter.shutdown, lambda: way.why)
     return Outbox(to, size=wanted.queue, batch=wanted.batch, delay_s=wanted.delay_s)
 
 
 class _Metrics:
     """Reads the figures on the event loop, where they are counted, and sends them from a thread; one set at a time."""
 
-    def __init__(self, points: Points, interval_s: float, reasons: Reasons) -> None:
-        exporter = OTLPMetricExporter()
+    def __init__(self, points: Points, interval_s: float) -> None:
+        way = Collector()
+        exporter = OTLPMetricExporter(session=way)
 
         def export(batch: Sequence[MetricsData]) -> bool:
             answers = map(exporter.export, batch)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  its **kwargs
@@ -88,7 +91,7 @@ class _Metrics:
 
         self._points = points
         self._interval_s = interval_s
-        to = Exporter("metrics", export, stop, lambda: reasons.last)
+        to = Exporter("metrics", export, stop, lambda: way.why)
         self.outbox: Final = Outbox(to, size=1, batch=1, delay_s=interval_s)
 
     def put(self) -> None:

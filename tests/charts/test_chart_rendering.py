@@ -30,6 +30,9 @@ every = pytest.mark.parametrize("objects", RENDERED.values(), ids=RENDERED)
 # Switches that no value of the chart sets, and why
 UNSET = {
     "serve": {
+        "--audit-keep": "audit goes to the standard output, which the cluster's log collection keeps",
+        "--audit-max-age": "as --audit-keep",
+        "--audit-max-bytes": "as --audit-keep",
         "--kubeconfig": "a Pod has its service account",
         "--trust-bundle": "--trust-bundle-configmap, which is read anew when it changes",
     },

@@ -10,6 +10,7 @@ from support.objects_yaml import access, routing
 from support.otlp_receiver import METRICS, TRACES, Receiver, points_of, protobuf, taken
 from support.provider_words import CHAT, CHAT_EVENTS, CHAT_STREAM, MESSAGE
 from support.stack import AGENT, CANARY, OTHER, stack
+from support.web_ca import WebCa
 
 from broker.otlp import opening
 
@@ -302,3 +303,21 @@ async def test_a_collector_that_says_nothing_does_not_hold_up_the_end(tmp_path, 
         began_s = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began_s < opening.FLUSH_S + 5
     assert '"otlp_not_flushed", "signal": "traces"' in capsys.readouterr().err
+
+
+async def test_a_collector_is_believed_by_the_authority_that_the_operator_named_and_by_no_other(tmp_path, monkeypatch, capsys):
+    ca, other = WebCa(), WebCa()
+    for name, authority in (("right", ca), ("wrong", other)):
+        (tmp_path / f"{name}.pem").write_bytes(authority.pem)
+        (tmp_path / name).mkdir()
+        given = {
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / f"{name}.pem"),
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "OTEL_METRICS_EXPORTER": "none",
+        }
+        collector = Receiver(tls=ca.context("localhost"))
+        async with traced(tmp_path / name, monkeypatch, collector=collector, **given) as (it, _, _):
+            await it.openai(AGENT).chat.completions.create(**ASK)
+            await counted(it, "sent" if name == "right" else "dropped", 2)
+        assert len(collector.spans_so_far()) == (2 if name == "right" else 0)
+    assert '"otlp_away", "signal": "traces", "why": "SSLError"' in capsys.readouterr().err

@@ -6,6 +6,7 @@ async with Receiver() as collector:
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -47,9 +48,10 @@ def taken(seen: Seen) -> Answer:
 class Receiver:
     """`answer` may fail instead: what it says to a request is what the broker gets."""
 
-    def __init__(self, answer: Callable[[Seen], Answer] = taken) -> None:
+    def __init__(self, answer: Callable[[Seen], Answer] = taken, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
-        self.http = FakeProvider(script=self._script)
+        self.host = "https://localhost" if tls else "http://127.0.0.1"
+        self.http = FakeProvider(script=self._script, tls=tls)
 
     def _script(self, seen: Seen) -> Answer:
         return self.answer(seen)  # as it is by then
@@ -65,12 +67,12 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http.port}"
+        return f"{self.host}:{self.http.port}"
 
     def environ(self, **more: str) -> dict[str, str]:
         """What a broker is told about this collector, in a hurry."""
         soon = {"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
-        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "NO_PROXY": "127.0.0.1", **soon, **more}
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "NO_PROXY": "127.0.0.1,localhost", **soon, **more}
 
     def bodies(self, target: str) -> list[bytes]:
         return [seen.body for seen in self.http.seen if seen.target == target]
