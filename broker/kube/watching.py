@@ -74,7 +74,7 @@ class Pace:
     watch_s: float = 300.0
     list_s: float = 900.0
     pause_min_s: float = 0.2
-    pause_max_s: float = 10.0
+    pause_max_s: float = 3.0
     steady_s: float = 5.0
     forbidden_s: float = 30.0
 
