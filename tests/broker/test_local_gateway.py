@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_workload_api import FakeWorkloadApi
+from support.ports import free_port
 from support.raw_http import PATIENT, Door, send, statuses, until
 from support.spiffe_ca import SpiffeCa, trusting, update
 
@@ -72,12 +73,6 @@ def error_of(got):
     """The parsed body of a refusal and its lower-case head."""
     head, _, body = got.partition(b"\r\n\r\n")
     return json.loads(body), head.lower()
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 async def test_a_request_reaches_the_broker_and_its_answer_the_agent(ca, agent):

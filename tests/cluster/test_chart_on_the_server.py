@@ -22,7 +22,7 @@ from support.cluster.servers import Server
 from support.cluster.spire import Spire
 from support.generated_objects import whole
 from support.objects_in_cluster import define
-from support.processes import free_port
+from support.ports import free_port
 
 PATIENCE_S = 60.0
 POD = {"containers": [{"name": "agent", "image": "agent"}]}

@@ -15,7 +15,7 @@ import yaml
 from support.cluster.control_plane import ControlPlane
 from support.cluster.installation import EXAMPLE, Installation
 from support.cluster.spire import Spire, Workload
-from support.processes import free_port
+from support.ports import free_port
 
 PATIENCE_S = 60.0
 FILES = sorted(file for file in EXAMPLE.rglob("*.yaml") if file.name != "values.yaml")

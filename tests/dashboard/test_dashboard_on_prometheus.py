@@ -6,9 +6,7 @@ Needs the program `prometheus` (Debian's package of that name); `make test-dashb
 import asyncio
 import contextlib
 import json
-import shutil
 import ssl
-from contextlib import asynccontextmanager
 
 import httpx2 as httpx
 import openai
@@ -16,46 +14,13 @@ import pytest
 from support.dashboard import asked, labels_of, metrics_of, queries
 from support.fake_provider import FakeProvider
 from support.objects_yaml import access, routing
-from support.processes import free_port
+from support.ports import free_port
+from support.prometheus import ask, prometheus
 from support.provider_words import CHAT
 from support.stack import AGENT, OTHER, stack
 
 EMPTY = {"aiaccess_kubernetes_staleness_seconds"}  # without a cluster nobody waits for one
 QUOTA = "[{name: few, requests: 5, per: Month}]"
-CONFIG = """
-global: {{scrape_interval: 1s}}
-scrape_configs:
-- job_name: broker
-  static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
-"""
-
-
-@asynccontextmanager
-async def prometheus(folder, target):
-    """One that scrapes every second; a client of its API."""
-    program = shutil.which("prometheus")
-    assert program, "there is no program `prometheus` here; on Debian: apt-get install prometheus"
-    config, port = folder / "prometheus.yml", free_port()
-    config.write_text(CONFIG.format(port=target))
-    log = (folder / "prometheus.log").open("wb")
-    listening = f"--web.listen-address=127.0.0.1:{port}"
-    running = await asyncio.create_subprocess_exec(
-        program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}", listening, stdout=log, stderr=log
-    )
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=10) as client:
-            yield client
-    finally:
-        running.terminate()
-        await running.wait()
-        log.close()
-
-
-async def ask(client, path, **params):
-    answer = await client.get(path, params=params)
-    said = answer.json()
-    assert said["status"] == "success", f"{params}: {said}"
-    return said["data"]
 
 
 async def traffic(it):

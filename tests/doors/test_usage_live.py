@@ -10,7 +10,7 @@ import openai
 import pytest
 from support.fake_provider import FakeProvider
 from support.objects_yaml import access, routing
-from support.processes import free_port
+from support.ports import free_port
 from support.provider_words import CHAT
 from support.stack import AGENT, stack
 

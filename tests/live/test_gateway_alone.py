@@ -15,7 +15,8 @@ import openai
 import pytest
 from spiffe._proto import workload_pb2
 from support.fake_workload_api import FakeWorkloadApi
-from support.processes import Process, Processes, free_port
+from support.ports import free_port
+from support.processes import Process, Processes
 from support.raw_http import PATIENT, refuse, until
 from support.spiffe_ca import SpiffeCa, trusting, update
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx2 as httpx
 from support.ledgers import PATIENCE_S
-from support.processes import ROOT, Deployment, deployment, free_port
+from support.ports import free_port
+from support.processes import ROOT, Deployment, deployment
 
 from broker.dialects import openai_chat
 from broker.ledger.sqlite import SqliteLedger

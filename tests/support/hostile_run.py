@@ -20,7 +20,8 @@ import httpx2 as httpx
 from support.fake_provider import FakeProvider, json_answer
 from support.hostile_requests import GET, at
 from support.objects_yaml import access, routing
-from support.processes import BROKER_ID, START_S, Deployment, Process, deployment, free_port
+from support.ports import free_port
+from support.processes import BROKER_ID, START_S, Deployment, Process, deployment
 from support.raw_http import send
 from support.spiffe_ca import SpiffeAuthority, SpiffeCa, presenting
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2 as httpx
+from support.ports import free_port
 
 from broker.issuer import Issuer
 
@@ -25,11 +26,6 @@ START_S = 30.0
 STOP_S = 20.0
 # what a child needs of our environment; anything else would make a test depend on whose machine it runs on
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 @dataclass

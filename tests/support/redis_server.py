@@ -9,7 +9,6 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.ports import free_port
 
 START_S = 30.0
 PREFIX = "aiaccess/"
@@ -39,11 +39,6 @@ def program() -> str:
     found = shutil.which("redis-server")
     assert found, "redis-server is missing, and quotas in Redis cannot be tested without it: apt install redis-server"
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import aiohttp
 from support.admission import GATEWAY, a_review
-from support.processes import Process, Processes, free_port
+from support.ports import free_port
+from support.processes import Process, Processes
 
 from broker.config import Address
 from webhook import authority

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 import httpx2 as httpx
-from support.processes import Deployment, Process, deployment, free_port
+from support.ports import free_port
+from support.processes import Deployment, Process, deployment
 from support.redis_server import RedisServer, redis_server
 
 from .plan import AGENTS, BROKERS, PRICES, Event, Plan

@@ -9,7 +9,8 @@ import aiohttp
 import pytest_asyncio
 from support.admission import a_pod
 from support.fake_apiserver import access, api_server
-from support.processes import Processes, free_port
+from support.ports import free_port
+from support.processes import Processes
 from support.webhook_process import LOOPBACK, SWITCHES, Asker, an_authority, start, write_leaf
 
 

@@ -1,8 +1,10 @@
 """What `broker doctor` finds: nothing where all is well, and of each broken set-up the cause, with what to do."""
 
 import asyncio
+import base64
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -19,13 +21,15 @@ import pytest
 from support.fake_apiserver import api_server
 from support.fake_provider import Answer, FakeProvider, Seen, json_answer
 from support.fake_workload_api import FakeWorkloadApi
-from support.redis_server import free_port, shared_server
+from support.ports import free_port
+from support.redis_server import shared_server
 from support.spiffe_ca import SpiffeCa, update
 from support.web_ca import web_server_context
 from support.worlds import access, routing, secret
 
 from broker import cli, logs
 from broker.doctor import keeping, trusting
+from broker.sealing import Key
 
 BROKER = "spiffe://example.org/ns/inference-broker/sa/broker"
 CANARY = "sk-canary-of-the-doctor"
@@ -114,6 +118,7 @@ async def test_where_all_is_well_nothing_is_wrong(patient, capsys):
         ("quota store", "OK"),
         ("clock", "OK"),
         ("audit", "OK"),
+        ("sealing keys", "OK"),
         ("admin port", "WARN"),
         ("admin door", "OK"),
     ]
@@ -414,6 +419,69 @@ async def test_a_file_that_this_user_may_not_write(patient, capsys, monkeypatch)
     await named(patient, capsys, "audit", "this user may not write")
 
 
+# the keys of kept state
+
+
+def grant(patient: Patient, more: str) -> None:
+    assert "models: ['*']}" in patient.objects
+    patient.objects = patient.objects.replace("models: ['*']}", f"models: ['*'], {more}}}")
+
+
+def sealing_keys(patient: Patient, *secrets: bytes, mode: int = 0o600) -> list[str]:
+    file = patient.folder / "sealing-keys"
+    file.write_bytes(b"".join(base64.b64encode(secret) + b"\n" for secret in secrets))
+    file.chmod(mode)
+    patient.switches["--sealing-keys"] = str(file)
+    return [Key(secret).id.hex() for secret in secrets]
+
+
+@pytest.mark.parametrize("feature", ["Storage", "Background", "Files"])
+async def test_a_policy_that_grants_what_there_are_no_keys_for(patient, capsys, feature):
+    grant(patient, f"features: [HostedTools, {feature}]")
+    remedy = await named(
+        patient, capsys, "sealing keys", "none, and Background, Files or Storage is granted by team1/access: what needs it is refused"
+    )
+    assert "--sealing-keys" in remedy
+    sealing_keys(patient, os.urandom(64))
+    code, _ = await patient.examined(capsys)
+    assert code == 0
+
+
+@pytest.mark.parametrize("spec", ["features: [HostedTools, RemoteMedia]", "mode: Shadow, features: [Storage]"])
+async def test_a_policy_that_grants_nothing_that_needs_keys_waits_for_none(patient, capsys, spec):
+    grant(patient, spec)
+    _, rows = await patient.examined(capsys)
+    assert [(row["state"], row["found"]) for row in rows if row["check"] == "sealing keys"] == [
+        ("OK", "none, and no policy grants what needs them")
+    ]
+
+
+async def test_which_sealing_keys_there_are(patient, capsys):
+    one, two, three = (os.urandom(64) for _ in range(3))
+    for secrets in ([one], [two, one, three]):
+        first, *others = sealing_keys(patient, *secrets)
+        _, rows = await patient.examined(capsys)
+        also = f"; {', '.join(others)} open too" if others else ""
+        assert [(row["state"], row["found"]) for row in rows if row["check"] == "sealing keys"] == [
+            ("OK", f"{len(secrets)} of them: {first} seals{also}")
+        ]
+        assert not any(base64.b64encode(secret).decode()[:12] in str(rows) for secret in secrets)
+
+
+async def test_sealing_keys_that_cannot_be_used(patient, capsys):
+    patient.switches["--sealing-keys"] = "/absent/keys"
+    await named(patient, capsys, "sealing keys", "/absent/keys: No such file or directory")
+    sealing_keys(patient)
+    await named(patient, capsys, "sealing keys", "there is no key in it")
+    sealing_keys(patient, os.urandom(64), mode=0o620)
+    await named(patient, capsys, "sealing keys", "has mode 0620")
+
+
+async def test_sealing_keys_that_everybody_may_read_are_a_warning(patient, capsys):
+    sealing_keys(patient, os.urandom(64), mode=0o604)
+    assert "0400" in await named(patient, capsys, "sealing keys", "everybody on this machine may read", "WARN")
+
+
 # the doors
 
 
@@ -484,7 +552,9 @@ async def test_switches_that_are_missing_or_wrong_are_rows_and_the_rest_is_looke
         1,
         ["--max-body:", "--quota-store", "--spiffe-endpoint-socket"],
     )
-    assert {row["check"] for row in rows} == {"switches", "objects", "provider", "clock", "audit", "admin port", "admin door"}
+    assert {row["check"] for row in rows} == {
+        *("switches", "objects", "provider", "clock", "audit", "sealing keys", "admin port", "admin door")
+    }
 
 
 async def test_a_host_list_that_is_none_is_a_row(patient, capsys):

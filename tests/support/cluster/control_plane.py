@@ -22,7 +22,7 @@ from support.cluster.binaries import find
 from support.cluster.certificates import Authority, Pair, traditional
 from support.cluster.kubectl import Kubectl, KubectlFailed
 from support.cluster.servers import START_S, Server
-from support.processes import free_port
+from support.ports import free_port
 
 ADMIN = "admin"
 # What gives Pods their owners, namespaces their service account and their end, and ClusterRoles their parts; nothing that needs nodes.

@@ -10,7 +10,7 @@ from typing import Any
 
 from support.cluster.control_plane import ControlPlane
 from support.cluster.servers import Server
-from support.processes import free_port
+from support.ports import free_port
 
 PATIENCE_S = 60.0
 

@@ -26,7 +26,8 @@ from support.cluster.product import status
 from support.cluster.servers import Server
 from support.cluster.spire import Spire, Workload
 from support.objects_in_cluster import define
-from support.processes import KEPT, ROOT, free_port
+from support.ports import free_port
+from support.processes import KEPT, ROOT
 from support.redis_server import RedisServer, redis_server
 
 EXAMPLE = ROOT / "examples" / "02-kubernetes"

@@ -17,7 +17,8 @@ from typing import Self, TypeVar
 
 from support.cluster.servers import Server
 from support.cluster.spire import Spire, Workload
-from support.processes import BROKER_ID, KEPT, ROOT, free_port
+from support.ports import free_port
+from support.processes import BROKER_ID, KEPT, ROOT
 
 T = TypeVar("T", bound=Server)
 

@@ -19,7 +19,7 @@ from typing import Self
 from cryptography import x509
 from support.cluster.binaries import find
 from support.cluster.servers import Server, dying_with_us
-from support.processes import free_port
+from support.ports import free_port
 
 TRUST_DOMAIN = "example.org"
 SVID_TTL = "1m"

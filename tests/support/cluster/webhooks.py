@@ -25,7 +25,8 @@ from cryptography import x509
 from support import chart
 from support.cluster.control_plane import ControlPlane
 from support.cluster.servers import Server
-from support.processes import KEPT, free_port
+from support.ports import free_port
+from support.processes import KEPT
 
 LOOPBACK = "127.0.0.1"
 LOOK_S = 0.1
