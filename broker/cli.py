@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -29,7 +30,7 @@ Command = Callable[[Mapping[str, Any], Mapping[str, str]], int]
 
 _PORT = next(switch for switch in config.GATEWAY if switch.flag == "--port")
 
-_EPILOG = {
+_TOLD = {
     "serve": "Runs one broker replica. It serves when it has an SVID, its objects and its quota store; /readyz says what is missing.",
     "gateway": "Runs the local gateway of one agent pod: plain HTTP on loopback in, mutual TLS to the broker out.",
     "controller": "Writes into each object's status what the brokers make of it, with what was used. One of several leads. Needs no SVID.",
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         print(f"broker: {error}", file=sys.stderr)  # noqa: T201  the command's own words
         return USAGE
+    except BrokenPipeError:  # who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -61,7 +65,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
         ("controller", config.CONTROLLER, "write the status of the objects of a Kubernetes cluster"),
         ("dev", config.DEV, "run everything on one machine, no cluster"),
     ):
-        command = commands.add_parser(name, help=help_text, description=_EPILOG[name], formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = commands.add_parser(name, help=help_text, description=_TOLD[name], formatter_class=argparse.RawDescriptionHelpFormatter)
         for switch in switches:
             add_switch(command, switch)
         if name == "dev":
@@ -184,6 +188,7 @@ def dev(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
             environ=environ,
             spiffe_endpoint_socket=endpoint,
             audit=str(state / "audit.jsonl"),
+            sealing_keys=state / machine.SEALING_KEYS,
             quota_store=f"sqlite:///{(state / 'quota.sqlite').resolve()}",
             admin_socket=machine.admin_socket(state),
             **values,
@@ -214,6 +219,7 @@ def _run(serve_until: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> i
             stop.set()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)  # Python's own handler of SIGINT would end in a page of tracebacks
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
@@ -235,5 +241,9 @@ def _sentences(group: BaseExceptionGroup[OSError | ValueError]) -> Iterator[str]
             yield from _sentences(error)
         elif isinstance(error, OSError) and error.filename:
             yield f"{error.filename}: {error.strerror}"
+        elif isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            yield f"{error.strerror}: end what listens there, or give another of --admin, --listen, --port or --workload, whichever it is"
+        elif isinstance(error, OSError) and error.strerror:
+            yield error.strerror
         else:
             yield str(error)

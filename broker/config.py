@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from broker.measures import Kept, age, duration, kept, moment, size
+from broker.measures import Kept, age, duration, kept, lifetime, moment, one_of, size
 from broker.names import ADMIN_PORT, BROKER_PORT, GATEWAY_PORT, PORT_MAX
 
 ENV_PREFIX: Final = "BROKER_"
 STALENESS_MIN_S: Final = 120.0
 AUDIT_MIN_BYTES: Final = 64 << 10
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("auto", "json", "text")
 
 
 class ConfigError(ValueError):
@@ -185,7 +187,7 @@ _NAMESPACES: Final = Switch("--namespaces", "A,B|*", "namespaces whose objects a
 _KUBECONFIG: Final = Switch(
     "--kubeconfig",
     "FILE",
-    "credentials for the API server; without it those of the pod's service account",
+    "credentials for the API server; without it those of the pod's service account, else ~/.kube/config",
     optional=True,
     aliases=("KUBECONFIG",),
 )
@@ -203,8 +205,8 @@ _BUNDLE_CONFIGMAP: Final = Switch(
     many=True,
 )
 _LOG = (
-    Switch("--log-level", "LEVEL", "debug, info, warning or error", "info"),
-    Switch("--log-format", "FORMAT", "json or text; auto = text on a terminal", "auto"),
+    Switch("--log-level", "LEVEL", "debug, info, warning or error", "info", one_of(*LOG_LEVELS)),
+    Switch("--log-format", "FORMAT", "json or text; auto = text on a terminal", "auto", one_of(*LOG_FORMATS)),
 )
 _ADMIN_DOOR: Final = (
     Switch("--admin-socket", "PATH", "a Unix socket for broker usage: for the broker's own user and root alone", read=Path, optional=True),
@@ -226,6 +228,7 @@ _BROKER: Final = (
     Switch("--audit-max-bytes", "SIZE", "begin a new audit file when one has so many, at least 64KiB", read=audit_size, optional=True),
     Switch("--audit-max-age", "AGE", "begin a new audit file when the first line of one is so old: 7d, 24h", read=age, optional=True),
     Switch("--audit-keep", "N|AGE", "delete full audit files: all but the last N, or those older than 90d, 24h", read=kept, optional=True),
+    Switch("--sealing-keys", "FILE", "keys that seal ids of state at providers to who made it (docs/sealing.md)", read=Path, optional=True),
     Switch("--quota-store", "URL", "rediss://USER@HOST:PORT/DB?…, sqlite:///PATH, or memory: (tests and benchmarks: forgets at a restart)"),
     Switch("--quota-prefix", "TEXT", "what the names of all keys in Redis begin with", "aiaccess/"),
     Switch("--allow-insecure-quota-store", "BOOL", "take a Redis without TLS, or without a user of its own", "false", yes_or_no),
@@ -251,12 +254,13 @@ _BROKER: Final = (
     Switch(
         "--read-on-after-hangup", "DURATION", "how long to read on for the usage when a caller has left; 0s = close at once", "0s", duration
     ),
+    Switch("--otel-content", "BOOL", "put prompts and answers, redacted, on spans (docs/telemetry.md)", "false", yes_or_no),
     Switch("--drain", "DURATION", "how long exchanges may go on after SIGTERM", "25s", duration),
     Switch("--max-body", "SIZE", "largest request body", "32MiB", size),
     Switch(
         "--max-bodies",
         "SIZE",
-        "request bodies in memory at a time, and as much of answers that are no streams; beyond it callers get 503 busy",
+        "request bodies in memory at a time, and as much of answers that are no streams (half of it for one identity); beyond it 503 busy",
         "64MiB",
         size,
     ),
@@ -291,7 +295,7 @@ GATEWAY: Final = (
     *_LOG,
 )
 _NOT_IN_DEV: Final = (
-    *("--admin-socket", "--admin-mtls", "--admin-identities"),
+    *("--admin-socket", "--admin-mtls", "--admin-identities", "--sealing-keys"),
     *("--listen", "--audit", "--quota-store", "--quota-prefix", "--allow-insecure-quota-store", "--namespace", "--max-connections"),
 )
 DEV: Final = (
@@ -300,8 +304,8 @@ DEV: Final = (
         "--workload", "SPIFFE_ID=PORT", "a local gateway on this loopback port with this identity; repeatable", read=workload, many=True
     ),
     Switch("--state", "DIR", "quotas, audit lines and sockets live here; kept between runs", ".state", Path),
-    Switch("--svid-ttl", "DURATION", "how long an SVID lives; renewed at half of it", "1h", duration),
-    Switch("--rotate-ca-every", "DURATION", "how often the authority makes a new CA", "24h", duration),
+    Switch("--svid-ttl", "DURATION", "how long an SVID lives; renewed at half of it", "1h", lifetime),
+    Switch("--rotate-ca-every", "DURATION", "how often the authority makes a new CA", "24h", lifetime),
     *(s for s in _BROKER if s.flag not in _NOT_IN_DEV),
     Switch("--listen", "HOST:PORT", "where the mutual TLS door listens; port 0 = any", "127.0.0.1:0", address),
     Switch("--namespace", "NS", "the broker's own namespace: a Deny in it covers every namespace", "inference-broker"),
@@ -317,6 +321,7 @@ CONTROLLER: Final = (
     _KUBECONFIG,
     Switch("--quota-store", "URL", "the store that the brokers share; without it statuses say nothing of usage", "", str),
     Switch("--lease-name", "NAME", "the Lease by which one of several controllers leads", "broker-controller"),
+    Switch("--brokers-seal", "BOOL", "whether the brokers have --sealing-keys, for what statuses say", read=yes_or_no, optional=True),
     _BUNDLE_CONFIGMAP,
     *(s for s in _BROKER if s.flag in _OF_A_BROKER),
     *_LOG,
@@ -336,6 +341,7 @@ class ControllerSettings:
     quota_prefix: str = "aiaccess/"
     allow_insecure_quota_store: bool = False
     lease_name: str = "broker-controller"
+    brokers_seal: bool | None = None
     trust_bundle_configmap: tuple[BundleConfigMap, ...] = ()
     shared_model_namespaces: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
@@ -373,6 +379,7 @@ class BrokerSettings:
     trust_bundle_configmap: tuple[BundleConfigMap, ...] = ()
     allow_inline_credentials: bool = False
     read_on_after_hangup: float = 0.0
+    otel_content: bool = False
     drain: float = 25.0
     max_body: int = 32 << 20
     max_bodies: int = 64 << 20
@@ -381,6 +388,7 @@ class BrokerSettings:
     audit_max_bytes: int | None = None
     audit_max_age: float | None = None
     audit_keep: Kept | None = None
+    sealing_keys: Path | None = None
     admin_socket: Path | None = None
     admin_mtls: Address | None = None
     admin_identities: tuple[str, ...] = ()

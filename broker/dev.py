@@ -21,12 +21,14 @@ from broker import local_gateway, logs, sdk_env, wiring
 from broker.config import Address, BrokerSettings, ConfigError, Workload
 from broker.identity import InvalidSpiffeId, parse_spiffe_id
 from broker.issuer import Issuer
+from broker.sealing.keeping import make_file
 from broker.svids import SOCKET_PATH_BYTES
 
 log = logging.getLogger(__name__)
 
 SOCKET_FOLDER_BYTES: Final = 80
 RUN_FILE: Final = "run.json"  # this run's ports and key, for --print-env; 0600
+SEALING_KEYS: Final = "sealing-keys"  # made once: without it, what agents kept at providers opens no more
 DEFAULT_TRUST_DOMAIN: Final = "example.org"
 
 
@@ -52,6 +54,7 @@ async def run(
     """
     trust_domain = trust_domain_of(settings.workloads)
     make_private(settings.state)
+    make_file(settings.state / SEALING_KEYS)
     async with AsyncExitStack() as closing:
         issuer = Issuer(
             trust_domain,
@@ -104,6 +107,8 @@ def trust_domain_of(workloads: tuple[Workload, ...]) -> str:
             raise ConfigError(f"--workload {workload.spiffe_id}: {error}") from error
     if len(domains) > 1:
         raise ConfigError(f"--workload: one issuer has one trust domain, these name {' and '.join(sorted(domains))}")
+    if len({workload.spiffe_id for workload in workloads}) < len(workloads):
+        raise ConfigError("--workload: each SPIFFE ID once; an identity has one local gateway here")
     ports = [workload.port for workload in workloads if workload.port]
     if len(set(ports)) < len(ports):
         raise ConfigError("--workload: each workload needs a port of its own")

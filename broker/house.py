@@ -14,6 +14,7 @@ from broker.ledger.settling import Settler
 from broker.policy import Snapshot
 from broker.quota import Ledger
 from broker.routing import Router
+from broker.sealing import Seals
 from broker.telemetry import Telemetry
 from broker.tracing import Begin, untraced
 from broker.upstream import Upstream
@@ -53,6 +54,7 @@ class House:
     router: Router
     on_refusal: Callable[[Identity, str, str], None] = _tell_nobody  # identity, code, model as the caller wrote it
     trace: Begin = untraced
+    seals: Seals | None = None  # None: there are no keys, so nothing that needs sealing is let through
     read_on_s: float = 0.0
     leaving: bool = False  # being stopped: not ready any more
     draining: bool = False  # and takes no new request either

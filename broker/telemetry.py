@@ -1,8 +1,8 @@
 """What Prometheus sees: sums in plain numbers, turned into the text format when somebody asks. No clock, no network, no globals.
 
 Everything here runs on the thread of the event loop, so there are no locks: an exchange costs a few dictionary look-ups.
-Labels say no more than trust domain, namespace and service account, and a model only after a grant (design.md, "What the
-network may see"); the number of their combinations is bounded, and what comes after is counted under `other`.
+Labels say no more than trust domain, namespace and service account, and a model only after a grant (SECURITY.md, "The admin
+port, metrics and logs"); the number of their combinations is bounded, and what comes after is counted under `other`.
 """
 
 from collections.abc import Callable, Iterable
@@ -52,6 +52,8 @@ class Figure(Enum):
     EVENTS_DROPPED = "kubernetes_events_dropped", "counter", "Refusals and warnings that no Event tells of"
     OTLP_SENT = "otlp_sent", "counter", "Spans, and sets of metrics, that the OpenTelemetry collector took"
     OTLP_DROPPED = "otlp_dropped", "counter", "Those that it will never see: it was away, refused them, or was slower than we"
+    SEALING_KEYS = "sealing_keys", "gauge", "Keys that open sealed ids, by what names them; 1 for the one that seals, 0 for the others"
+    SEALING_KEYS_STALE = "sealing_keys_stale", "gauge", "1 while the file of sealing keys is broken, and those that were read before count"
     UPSTREAM_REUSED = "upstream_connections_reused", "counter", "Requests that went out on a connection that was there already"
 
 

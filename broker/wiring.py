@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from broker import addresses, admin_door, files, logs, otlp, pipeline, policy, server, workload_api
+from broker import addresses, admin_door, figures, files, logs, otlp, pipeline, policy, server, workload_api
 from broker.admin import Admin
 from broker.audit import Audit, Expired, Rotation
 from broker.audit.key import read_key
@@ -26,7 +26,9 @@ from broker.house import House
 from broker.http1.server import Limits, Server
 from broker.ledger.opening import open_ledger
 from broker.ledger.settling import Settler
+from broker.overheard import Overheard
 from broker.routing import Router
+from broker.sealing.keeping import KeyFile
 from broker.svids import BadUpdate, Update
 from broker.telemetry import Figure, Telemetry
 from broker.trust import Trust
@@ -73,15 +75,15 @@ async def run(settings: BrokerSettings, stop: asyncio.Event, started: Callable[[
         logs.configure(sys.stderr, world.secret_values, settings.log_level, settings.log_format)
         world.report()
         house = await open_house(settings, world, trust, telemetry, closing)
-        house.trace, exports = await otlp.open_exports(settings.environ, telemetry, VERSION, closing)
+        exports = await open_exports(settings, world, house, closing)
         house.ledger = watched = watch.Watched(house.ledger)
         holds = Holds(house)
-        show_figures(house, world, trust, holds)
+        figures.show(house, world, trust, lambda: holds.open)
         warn = watch.tell(telemetry)
         if settings.resources is None:
             keep_events, warn = await open_herald(settings, house, warn, closing)
             watches = (*watches, keep_events)
-        watches = (*watches, *exports)
+        watches = (*watches, *exports, *open_seals(settings.sealing_keys, house))
         telemetry.show_each(Figure.STALENESS, ("kind", "namespace"), lambda: source.stale_s().items())
         admin = Admin(telemetry.registry, lambda: [*why_not_ready(house, trust), *source.why_not_ready()], source.remarks)
         closing.push_async_callback(admin.stop)
@@ -178,6 +180,7 @@ def read_world(settings: BrokerSettings, source: Source) -> World:
         plain_http=read_hosts("--plain-http-hosts", settings.plain_http_hosts),
         allowed=read_hosts("--allow-hosts", settings.allow_hosts),
         off=addresses.off_limits(settings.namespace, settings.environ),
+        seals=settings.sealing_keys is not None,
     )
     try:
         return World(source.read(), operator)
@@ -219,6 +222,33 @@ async def open_house(settings: BrokerSettings, world: World, trust: Trust, telem
         router=Router(time.monotonic, random.SystemRandom().random),
         read_on_s=settings.read_on_after_hangup,
     )
+
+
+async def open_exports(settings: BrokerSettings, world: World, house: House, closing: AsyncExitStack) -> Sequence[Watch]:
+    """From now on exchanges are traced, where there is a collector; what keeps that going is returned.
+
+    Raises:
+        ConfigError: it cannot be as it is wanted.
+    """
+    content = otlp.Content(Overheard(), world.secret_values) if settings.otel_content else None
+    house.trace, exports = await otlp.open_exports(settings.environ, house.telemetry, VERSION, closing, content)
+    if content is not None:
+        house.upstream.hear = content.overheard.hear
+    return exports
+
+
+def open_seals(path: Path | None, house: House) -> Sequence[Watch]:
+    """From now on ids are sealed, where there are keys; what follows their file is returned.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    if path is None:
+        return ()
+    file = KeyFile.open(path)
+    house.seals = file.seals
+    figures.show_sealing_keys(house.telemetry, file)
+    return [file.keep]
 
 
 async def drain(door: Server, house: House, deadline_s: float) -> None:
@@ -290,7 +320,7 @@ class Holds:
         while True:
             try:
                 if rounds % 2 == 0:
-                    await house.ledger.renew([x.hold_id for x in house.exchanges if hasattr(x, "held") and x.held.leased])
+                    await house.ledger.renew([x.hold_id for x in house.exchanges if x.hold_id and hasattr(x, "held") and x.held.leased])
                 for lost in await house.ledger.expire():
                     now = datetime.fromtimestamp(house.wall_s(), UTC)
                     house.audit.write(
@@ -352,27 +382,6 @@ def why_not_ready(house: House, trust: Trust) -> list[str]:
         "this broker is draining: it is being stopped" if house.leaving else "",
     ]
     return [reason for reason in reasons if reason]
-
-
-def show_figures(house: House, world: World, trust: Trust, holds: Holds) -> None:
-    show = house.telemetry.show
-    show(Figure.IN_FLIGHT, lambda: len(house.exchanges))
-    show(Figure.HOLDS_OPEN, lambda: holds.open)
-    show(Figure.LOOP_TASKS, lambda: len(asyncio.all_tasks()))
-    show(Figure.SVID_EXPIRY, lambda: trust.expires or 0)
-    show(Figure.SNAPSHOT_GENERATION, lambda: world.generation)
-    show(Figure.SNAPSHOT_AGE, lambda: time.monotonic() - world.built_s)
-    show(Figure.SETTLE_QUEUE, lambda: house.settler.waiting)
-    show(Figure.SETTLE_DROPPED, lambda: house.settler.dropped)
-    show(Figure.TOKENS_OVER_HOLD, lambda: house.settler.excess_tokens)
-    show(Figure.AUDIT_FAILURES, lambda: house.audit.failures)
-    show(Figure.AUDIT_LOST, lambda: house.audit.lost)
-    show(Figure.AUDIT_SEQ, lambda: house.audit.head().seq)
-    show(Figure.AUDIT_HASH, lambda: int(house.audit.head().hash[:13] or "0", 16))
-    show(Figure.UPSTREAM_OPENED, lambda: house.upstream.opened)
-    show(Figure.UPSTREAM_REUSED, lambda: house.upstream.reused)
-    show(Figure.RETRIES, lambda: house.router.retries)
-    show(Figure.BACKENDS_RESTING, lambda: house.router.resting)
 
 
 def announce(settings: BrokerSettings, found: Started) -> None:

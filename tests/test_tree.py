@@ -27,6 +27,7 @@ TESTED_IN = {
     "doctor": "tests/broker/doctor",
     "errors.py": "tests/test_tree.py",
     "exchange.py": "tests/broker/test_pipeline.py",
+    "figures.py": "tests/doors/test_sealing_keys_of_a_broker.py",
     "grant.py": "tests/broker/test_policy.py",
     "house.py": "tests/broker/test_pipeline.py",
     "http1": "tests/broker/http1",
@@ -40,11 +41,11 @@ TESTED_IN = {
     "plugin": "tests/broker/plugin",
     "policy": "tests/broker/test_policy.py",
     "providers": "tests/broker/providers",
+    "sealing": "tests/broker/sealing",
     "sdk_env.py": "tests/examples/test_quickstart_demo.py",
     "server.py": "tests/doors/test_refusals.py",
     "usage": "tests/broker/usage",
     "wording": "tests/broker/dialects",
-    "world.py": "tests/live/test_quota_live.py",
     "wiring.py": "tests/live/test_quota_live.py",
 }
 
@@ -106,6 +107,19 @@ def test_every_dialect_can_say_every_refusal(dialect, refusal):
     said = refusal("because of this")
     assert b"because of this" in dialect.error(said, "x1")
     assert dialect.error_event(said, "x1").endswith(b"\n\n")
+
+
+def maps_of_folders() -> Iterator[tuple[str, set[str], set[str]]]:
+    """Folders whose docstring lists files: what it lists, and what there is."""
+    for path in SOURCES:
+        listed = set(re.findall(r"(?<![/\w])([a-z_0-9]+\.py)\b", ast.get_docstring(ast.parse(path.read_text())) or ""))
+        if path.name == "__init__.py" and path.parent.name != "broker" and listed:
+            yield str(path.parent.relative_to(ROOT)), listed, {p.name for p in path.parent.glob("*.py") if not p.name.startswith("__")}
+
+
+@pytest.mark.parametrize(("folder", "listed", "there"), list(maps_of_folders()), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_folder_that_lists_its_files_lists_all_of_them(folder: str, listed: set[str], there: set[str]):
+    assert there - listed == set(), f"add them to the docstring of {folder}/__init__.py"
 
 
 def test_the_map_names_only_rooms_that_exist():

@@ -15,6 +15,7 @@ from broker.money import dollars
 from broker.policy import Snapshot
 from broker.policy.rules import Ceiling, Rule
 from broker.quota import Reading, Tally, window
+from broker.usage.quotas import parse
 
 SHOWN: Final = 20  # identities of a policy in its status
 _MINUTE_S: Final = 60
@@ -87,15 +88,12 @@ def consumption(snapshot: Snapshot, tallies: Iterable[Tally], readings: Sequence
 
 
 def _counting(counters: Iterable[str]) -> Mapping[str, set[str]]:
-    """The identities that have a counter of their own, by policy.
-
-    A counter is `{NAMESPACE}/AIAccessPolicy/POLICY/QUOTA/UNIT/PER/identity/SPIFFE-ID` (grant.Budget).
-    """
+    """The identities that have a counter of their own, by policy."""
     found: dict[str, set[str]] = defaultdict(set)
     for counter in counters:
-        parts = counter.split("/", 7)
-        if len(parts) == 8 and parts[1] == _OF_A_POLICY and parts[6] == "identity":  # noqa: PLR2004  the parts above
-            found[f"{parts[0].strip('{}')}/{parts[2]}"].add(parts[7])
+        named = parse(counter)
+        if named is not None and named.kind == _OF_A_POLICY and named.identity:
+            found[f"{named.namespace}/{named.policy}"].add(named.identity)
     return found
 
 

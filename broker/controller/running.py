@@ -89,6 +89,7 @@ def policy_settings(settings: ControllerSettings) -> policy.Settings:
             plain_http=addresses.parse_hosts(settings.plain_http_hosts),
             allowed=addresses.parse_hosts(settings.allow_hosts),
             off=addresses.off_limits(settings.namespace, settings.environ),
+            seals=settings.brokers_seal,
         )
     except ValueError as error:
         raise ConfigError(f"--allow-hosts or --plain-http-hosts: {error}") from error

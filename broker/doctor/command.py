@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker import config
+from broker.cells import plain
 
 WRONG: Final = 1
 _TOLD: Final = """\
@@ -113,13 +114,8 @@ def _values(args: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[dict[s
 def _lines(findings: Sequence[Any]) -> Iterator[str]:
     width = max((len(one.check) for one in findings), default=0)
     for one in findings:
-        yield f"{one.state:<4}  {one.check:<{width}}  {_plain(one.found)}"
+        yield f"{one.state:<4}  {one.check:<{width}}  {plain(one.found)}"
         if one.remedy:
             yield f"{'':<4}  {'':<{width}}  -> {one.remedy}"
     count = {state: sum(str(one.state) == state for one in findings) for state in ("FAIL", "WARN", "OK")}
     yield f"{count['FAIL']} wrong, {count['WARN']} to look at, {count['OK']} well"
-
-
-def _plain(text: str) -> str:
-    """What would steer a terminal is shown, not obeyed."""
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)

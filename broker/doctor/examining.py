@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker.config import BrokerSettings
-from broker.doctor import deciding, entering, keeping, reaching, trusting
+from broker.doctor import deciding, entering, keeping, reaching, sealing, trusting
 from broker.doctor.finding import Finding
 
 _SOCKET: Final = "spiffe_endpoint_socket"
@@ -53,6 +53,8 @@ async def examine(order: Order) -> list[Finding]:
             ahead.append(("the quota store", store_ahead))
     findings += keeping.clocks(ahead)
     findings += keeping.examine_audit(settings)
+    if "sealing_keys" not in order.absent:
+        findings += sealing.examine(settings, decided.snapshot)
     findings += await entering.examine_port(settings.admin)
     findings += entering.examine_doors(settings)
     return findings

@@ -5,7 +5,7 @@ offers.py       what can be called                    rules.py        who may ca
 precedence.py   which quotas of one name count        prices.py       what a quota of money makes of a model
 snapshot.py     decide(), and the listings beside it  building.py     all of it into a Snapshot
 explanation.py  why yes, why no                       status.py       what each object is told
-oversights.py   what was meant to count, and does not
+oversights.py   what was meant to count, and does not  written.py      and how Kubernetes writes that
 """
 
 from broker.policy.building import build

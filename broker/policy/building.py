@@ -30,7 +30,11 @@ def build(resources: Resources, settings: Settings) -> Snapshot:
         *(provider_status(source, connection) for source, connection in providers),
         *(
             access_status(
-                policy, _missing(policy, offers, settings), _unpriced(one, by_namespace), by_namespace.get(policy.about.namespace, ())
+                policy,
+                _missing(policy, offers, settings),
+                _unpriced(one, by_namespace),
+                by_namespace.get(policy.about.namespace, ()),
+                seals=settings.seals,
             )
             for policy, one in zip(resources.access, made, strict=True)
         ),

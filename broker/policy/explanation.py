@@ -8,7 +8,7 @@ from broker.grant import Budget, Grant, PolicyRef, Unit
 from broker.identity import Identity
 from broker.policy.offers import Line, Offer
 from broker.policy.precedence import Effect, effect, overrides, reaches_of, whom
-from broker.policy.rules import Claim, Rule, claims
+from broker.policy.rules import Claim, Rule, claims, too_many
 from broker.policy.snapshot import Snapshot, permits
 
 
@@ -191,15 +191,20 @@ def _forbidden(offer: Offer | None, naming: tuple[Rule, ...]) -> str:
         return f"AIRoutingPolicy {offer.ref} names the model and is rejected: mend it; the name does not lead elsewhere meanwhile"
     matching = [rule for rule in naming if _about(rule, offer)]
     if permits(matching):
-        found = claims(matching, offer.namespace, offer.name)
-        limiting = sorted({str(one.rule.ref) for one in found if one.ceiling.pattern.unit is Unit.USD and not one.rule.shadow})
-        return (
-            f"AIAccessPolicy {', '.join(limiting)} limits it in US dollars, and the model has no price: write one into AIRoutingPolicy "
-            f'{offer.ref} (inputPerMillionTokens and outputPerMillionTokens; "0" for what is free)'
-        )
+        return _uncountable(offer, matching)
     refusing = [rule for rule in matching if rule.refuses]
     if denying := [str(rule.ref) for rule in refusing if rule.action == "Deny"]:
         return f"AIAccessPolicy {', '.join(denying)} denies it"
     if limiting := [str(rule.ref) for rule in refusing]:
         return f"AIAccessPolicy {', '.join(limiting)} limits it and is rejected: mend it; until its quotas are known nothing is granted"
     return f"no AIAccessPolicy of namespace {offer.namespace} that names this identity allows this model"
+
+
+def _uncountable(offer: Offer, matching: Sequence[Rule]) -> str:
+    """Of an offer that is allowed, and whose quotas cannot all be counted."""
+    found = claims(matching, offer.namespace, offer.name)
+    limiting = sorted({str(one.rule.ref) for one in found if one.ceiling.pattern.unit is Unit.USD and not one.rule.shadow})
+    return too_many(matching, found) or (
+        f"AIAccessPolicy {', '.join(limiting)} limits it in US dollars, and the model has no price: write one into AIRoutingPolicy "
+        f'{offer.ref} (inputPerMillionTokens and outputPerMillionTokens; "0" for what is free)'
+    )

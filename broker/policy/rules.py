@@ -1,6 +1,6 @@
 """Who may call what: access policies, indexed by the identities that they name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -12,6 +12,11 @@ from broker.objects import AccessPolicy
 from broker.objects.access import EVERY_MODEL, AccessSpec, Action, QuotaSpec, Subject
 from broker.objects.duration import seconds
 from broker.policy.offers import COUNTED
+
+# Of one decision. Whoever may write policies decides how many there are; but each request holds all of its quotas in one step of a store
+# that everybody shares, and its audit line names each policy.
+POLICIES: Final = 64
+QUOTAS: Final = 128
 
 _HOST_AT: Final = len("spiffe://")
 _ALL_BUT_THE_COUNTER: Final = attrgetter(*(one.name for one in fields(Budget)[1:]))  # dataclasses.replace takes twice the time
@@ -151,6 +156,16 @@ def claims(rules: Iterable[Rule], namespace: str, model: str) -> list[Claim]:
         for one in rule.ceilings
         if one.models is None or model in one.models
     ]
+
+
+def too_many(matching: Sequence[Rule], found: Sequence[Claim]) -> str:
+    """Why nothing is granted by so many rules and quotas that are about one identity and model, in words; "" when they are few enough."""
+    many = [
+        f"{count} {what} are about this identity and model, and at most {most} may be"
+        for count, what, most in ((len(matching), "AIAccessPolicies", POLICIES), (len(found), "quotas", QUOTAS))
+        if count > most
+    ]
+    return f"{many[0]}: merge some of them" if many else ""
 
 
 class Rules:

@@ -16,6 +16,7 @@ class Settings:
     plain_http: hosts that may be called without TLS, besides Services of the object's own namespace.
     allowed: hosts at loopback or private addresses that may be called.
     off: what no provider may lead to, whoever lists it.
+    seals: whether the broker has keys that seal ids of kept state; None = nobody here knows.
     kinds: the provider schemas that this broker can call; any other makes a provider NotSupported.
     """
 
@@ -26,4 +27,5 @@ class Settings:
     plain_http: HostList = field(default_factory=HostList)
     allowed: HostList = field(default_factory=HostList)
     off: Off = field(default_factory=Off)
+    seals: bool | None = None
     kinds: frozenset[str] = frozenset(PROVIDERS)

@@ -1,6 +1,7 @@
 """One state of the world, and what follows from it for anybody who asks."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,12 +11,14 @@ from broker.identity import Identity
 from broker.policy.offers import Offer
 from broker.policy.precedence import in_force
 from broker.policy.prices import eligible
-from broker.policy.rules import Rule, Rules, claims
+from broker.policy.rules import Rule, Rules, claims, too_many
 from broker.policy.settings import Settings
 from broker.policy.status import ObjectStatus
 
 # Grants and listings that one snapshot remembers; beyond it, it forgets all of them and works them out again.
 REMEMBERED: Final = 65_536
+# Policies that count one refusal: each is a figure in the quota store that everybody shares.
+COUNTING: Final = 32
 
 _NO: Final = "this identity may not use this model; GET /v1/models lists those it may, the administrator of its namespace grants others"
 
@@ -93,8 +96,11 @@ class Snapshot:
         return visible
 
     def names_identity(self, identity: Identity) -> tuple[PolicyRef, ...]:
-        """The policies that say yes or no to this identity. A Limit says neither: it may name strangers from everywhere."""
-        return tuple(rule.ref for rule in self.rules.naming(identity) if rule.action != "Limit")
+        """The policies that say yes or no to this identity, COUNTING of them at most; of each namespace one before any has another.
+
+        A Limit says neither: it may name strangers from everywhere.
+        """
+        return tuple(_in_turn(rule.ref for rule in self.rules.naming(identity) if rule.action != "Limit")[:COUNTING])
 
     def places(self, identity: Identity, model: str) -> Iterator[tuple[str, str]]:
         """Where a name is looked for, in order. Nowhere else: nobody draws another team's prompts to himself."""
@@ -121,7 +127,10 @@ class Snapshot:
             if offer := self.offers.get(place):
                 return offer
         if unread:
-            raise Unavailable("the broker may not read the policies of this model's namespace; its operator can allow it", retry_after_s=30)
+            raise Unavailable(
+                "the broker may not read the policies of this model's namespace, or there are too many; its operator finds out by /readyz",
+                retry_after_s=30,
+            )
         return None
 
     def check_known(self) -> None:
@@ -161,6 +170,16 @@ class Snapshot:
         return None
 
 
+def _in_turn(refs: Iterable[PolicyRef]) -> list[PolicyRef]:
+    """The first of each namespace, then the second of each: nobody's many push out anybody else's few."""
+    turns: defaultdict[str, int] = defaultdict(int)
+    ranked: list[tuple[int, PolicyRef]] = []
+    for ref in refs:
+        ranked.append((turns[ref.namespace], ref))
+        turns[ref.namespace] += 1
+    return [ref for _, ref in sorted(ranked, key=lambda one: one[0])]
+
+
 def permits(matching: list[Rule]) -> bool:
     """Any enforcing Deny refuses; else any Allow allows."""
     return not any(rule.refuses for rule in matching) and any(rule.grants for rule in matching)
@@ -180,11 +199,14 @@ def granted(offer: Offer, matching: list[Rule], identity: Identity) -> Grant:
     """The grant that these rules, which permit it, make of an offer.
 
     Raises:
-        Forbidden: they limit money, and the offer has no price.
+        Forbidden: they limit money, and the offer has no price; or they are too many.
     """
+    found = claims(matching, offer.namespace, offer.name)
+    if too_many(matching, found):
+        raise Forbidden(_NO, param="model")
     granting = [rule for rule in matching if rule.grants]
     enforcing = [rule for rule in granting if not rule.shadow]
-    left = eligible(offer, (*offer.budgets, *in_force(claims(matching, offer.namespace, offer.name), identity)))
+    left = eligible(offer, (*offer.budgets, *in_force(found, identity)))
     return Grant(
         namespace=offer.namespace,
         model=offer.name,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from broker.features import KEEPING
 from broker.objects import AccessPolicy, ProviderObject, SecretObject
 from broker.objects.access import EVERY_MODEL, AccessSpec
 from broker.objects.metadata import About
@@ -102,7 +103,12 @@ def provider_status(source: ProviderObject, connection: Connection | None) -> Ob
 
 
 def access_status(
-    policy: AccessPolicy, missing: Sequence[str], unpriced: Sequence[Unpriced] = (), offered: Sequence[Offer] = ()
+    policy: AccessPolicy,
+    missing: Sequence[str],
+    unpriced: Sequence[Unpriced] = (),
+    offered: Sequence[Offer] = (),
+    *,
+    seals: bool | None = None,
 ) -> ObjectStatus:
     """Of one policy.
 
@@ -111,6 +117,7 @@ def access_status(
         missing: models that it lists and its namespace does not offer.
         unpriced: where its quotas of money cannot be counted.
         offered: what its namespace does offer.
+        seals: whether the broker has sealing keys; None = nobody here knows.
     """
     about, spec = policy.about, policy.spec
     if not about.accepted or spec is None:
@@ -126,7 +133,7 @@ def access_status(
         accepted(about),
         _bundle_ready(spec),
         _models_resolved(spec, missing, unpriced, offered),
-        _programmed(about),
+        _programmed(about, _unsealed(spec) if seals is False else ""),
         *_bound(spec),
     )
     models = _summary(spec.models or (EVERY_MODEL,))
@@ -232,10 +239,17 @@ def _partly_priced(spec: AccessSpec, unpriced: Sequence[Unpriced]) -> Iterable[t
             yield f"spec.quotas[{one.place}].usd", f"some backends of model {one.model} have no price, so {what}; {_PRICE}"
 
 
-def _programmed(about: About) -> Condition:
+def _programmed(about: About, but: str = "") -> Condition:
     if about.accepted:
-        return Condition("Programmed", "True", "Programmed", "the broker decides by this generation")
+        return Condition("Programmed", "True", "Programmed", f"the broker decides by this generation{but}")
     return Condition("Programmed", "False", "Pending", _NOT_ACCEPTED)
+
+
+def _unsealed(spec: AccessSpec) -> str:
+    waiting = KEEPING.intersection(spec.features)
+    if not waiting:
+        return ""
+    return f"; its operator gave it no sealing keys (--sealing-keys), so it refuses what needs {' or '.join(sorted(waiting))}"
 
 
 def _bound(spec: RoutingSpec | AccessSpec) -> Iterable[Condition]:

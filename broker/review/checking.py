@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TextIO
 
 from broker import files, policy
+from broker.cells import plain
 from broker.names import API_VERSION
 from broker.objects import Resources
 from broker.policy.status import ObjectStatus
@@ -45,6 +46,18 @@ def check(read: Read, settings: policy.Settings, output: Output, stdout: TextIO)
     return WRONG if errors else OK
 
 
+def of_files(read: Read) -> Read:
+    """As `read`, but no object at all is a fault: whoever has mistyped a folder must not hear that all is well."""
+
+    def found() -> Resources:
+        resources = read()
+        if not any((resources.routing, resources.access, resources.providers, resources.secrets, resources.strays)):
+            raise files.Unreadable(["there is no object: of a folder, files are read whose names end with .yaml or .yml"])
+        return resources
+
+    return found
+
+
 def status_of(status: ObjectStatus) -> dict[str, object]:
     """One object's status as Kubernetes has it, but for the times of its conditions."""
     about = status.about
@@ -75,7 +88,7 @@ def told(one: Finding, kind: str = "error") -> str:
     """In one line."""
     named = "" if one.place == one.object else f"{one.object}: "  # what comes from a cluster stands in no file
     line = f"{one.place}: {kind}: {named}{f'{one.path}: ' if one.path else ''}{one.message}"
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in line)  # a field may be called anything
+    return plain(line)  # a field may be called anything
 
 
 def _strays(resources: Resources, *, ours: bool) -> Iterator[Finding]:

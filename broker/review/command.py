@@ -18,6 +18,14 @@ TRUST_DOMAIN: Final = config.Switch(
     "--trust-domain", "TD", "the broker's own trust domain; without it, that of whoever asks", optional=True
 )
 
+_CHECK: Final = """\
+Says everything that is wrong with the objects, and what each would be told in Kubernetes. Hosts and keys count as well: give the
+switches that the broker has, such as --allow-hosts, and the variables that ${env:NAME} in a Secret names.
+
+Exit code: 0 = every object is accepted (warnings included), 1 = one is not, or none can be read, 2 = called wrongly.
+
+  broker check -f policies/
+"""
 _QUESTIONS: Final = """\
 Would this identity get this model, and why. Exit code: 0 = yes, 3 = no, 2 = the question or the objects cannot be read.
 
@@ -48,14 +56,16 @@ AddSwitch = Callable[[argparse.ArgumentParser, config.Switch], None]
 def add(command: Callable[..., argparse.ArgumentParser], add_switch: AddSwitch) -> None:
     """Put them among the commands; `command` is the parser's own way to make one."""
     raw = argparse.RawDescriptionHelpFormatter
-    check = command("check", help="validate objects: all errors at once, in files with file, line and column")
+    check = command(
+        "check", help="validate objects: all errors at once, in files with file, line and column", description=_CHECK, formatter_class=raw
+    )
     explain = command(
         "explain",
         help="would this identity get this model, and why (exit code 0 = yes, 3 = no)",
         description=_QUESTIONS,
         formatter_class=raw,
     )
-    explain.add_argument("--identity", metavar="SPIFFE_ID")
+    explain.add_argument("--identity", metavar="SPIFFE_ID", help="who asks")
     explain.add_argument("--model", metavar="MODEL", help="the name that the agent asks for")
     explain.add_argument("--questions", metavar="FILE", type=Path, help="many questions, with what is expected")
     who = command("who-can", help="which identities may call a model, and how much", description=_WHO_CAN, formatter_class=raw)
@@ -81,7 +91,8 @@ def add(command: Callable[..., argparse.ArgumentParser], add_switch: AddSwitch) 
 def check(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     from broker.review import checking  # noqa: PLC0415  commands import what they need, and no more
 
-    return checking.check(_reader(args, environ), policy_settings(args, environ), args["output"], sys.stdout)
+    read = _reader(args, environ)
+    return checking.check(checking.of_files(read) if args["file"] else read, policy_settings(args, environ), args["output"], sys.stdout)
 
 
 def explain(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:

@@ -6,7 +6,8 @@ from types import MappingProxyType
 from typing import Final, TextIO
 
 from broker import files, policy
-from broker.grant import Budget, Unit
+from broker.features import KEEPING
+from broker.grant import Budget, Feature, Unit
 from broker.identity import Identity, InvalidSpiffeId, parse_spiffe_id
 from broker.money import PICO, Price, dollars
 from broker.policy.offers import Line
@@ -150,6 +151,15 @@ def _explain_text(why: policy.Explanation, identity: Identity) -> Iterator[str]:
     if why.grant:
         yield "quotas that apply:" if why.budgets else "no quota applies"
         yield from _quotas_text(why)
+        yield from _features_text(why.grant.features)
+
+
+def _features_text(granted: frozenset[Feature]) -> Iterator[str]:
+    if granted:
+        yield f"features: {', '.join(sorted(granted))}"
+    if waiting := KEEPING & granted:
+        needing = " or ".join(sorted(waiting))
+        yield f"  without --sealing-keys a broker refuses what needs {needing}: `broker doctor` says whether it has any"
 
 
 def _priced(price: Price | None) -> str:

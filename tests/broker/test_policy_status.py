@@ -133,6 +133,26 @@ def test_a_good_pair_of_objects_is_programmed():
     assert conditions(snapshot, "access") == dict.fromkeys(("Accepted", "BundleReady", "ModelsResolved", "Programmed"), "True")
 
 
+GRANTED_AND_REFUSED = "; its operator gave it no sealing keys (--sealing-keys), so it refuses what needs "
+
+
+@pytest.mark.parametrize(
+    ("features", "seals", "told"),
+    [
+        ("[Storage]", False, GRANTED_AND_REFUSED + "Storage"),
+        ("[HostedTools, Storage, Files, Background]", False, GRANTED_AND_REFUSED + "Background or Files or Storage"),
+        ("[HostedTools, RemoteMedia]", False, ""),
+        ("[]", False, ""),
+        ("[Storage, Background]", True, ""),
+        ("[Storage, Background]", None, ""),
+    ],
+)
+def test_a_policy_hears_that_what_it_grants_waits_for_keys_where_that_is_known(features, seals, told):
+    text = access(spec=f"{{mtls: {{trustDomain: a}}, models: [gpt], features: {features}}}")
+    programmed = condition(world(routing(), text, settings=replace(SETTINGS, seals=seals)), "access", "Programmed")
+    assert (programmed.status, programmed.message) == ("True", f"the broker decides by this generation{told}")
+
+
 def test_partial_failures_are_told_apart_from_whole_ones():
     text = (
         routing()

@@ -50,6 +50,22 @@ def test_every_error_is_one_line_with_its_place(tmp_path: Path):
     assert lines[-1] == "objects: 1, errors: 4, warnings: 0"
 
 
+def test_a_kind_with_a_slip_of_the_pen_is_told_which_one_is_near(tmp_path: Path):
+    files(tmp_path, {"a.yaml": "kind: AIAccesPolicy\n", "b.yaml": "apiVersion: aiaccess.dev/v1alpha1\nkind: Elephant\n"})
+    _, text = check(tmp_path)
+    assert [line.rpartition("; ")[2] for line in text.splitlines()[:2]] == [
+        "did you mean AIAccessPolicy?",
+        "a List is given as one document for each of its items",
+    ]
+
+
+def test_a_folder_without_any_object_is_not_said_to_be_well(tmp_path: Path):
+    files(tmp_path, {"policies.json": "{}"})
+    out = io.StringIO()
+    code = checking.check(checking.of_files(Folder((tmp_path,), {}).read), SETTINGS, "text", out)
+    assert (code, out.getvalue()) == (WRONG, "there is no object: of a folder, files are read whose names end with .yaml or .yml\n")
+
+
 def test_a_file_that_is_no_yaml_is_an_error(tmp_path: Path):
     files(tmp_path, {"a.yaml": "a: ["})
     code, text = check(tmp_path)
@@ -241,6 +257,26 @@ def test_prices_and_quotas_in_dollars_are_explained(tmp_path: Path):
         "quotas that apply:",
         "  5.00 USD per month, each identity its own, by AIAccessPolicy team1/access/money",
     ]
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        ("[HostedTools]", ["features: HostedTools"]),
+        (
+            "[Storage, HostedTools]",
+            [
+                "features: HostedTools, Storage",
+                "  without --sealing-keys a broker refuses what needs Storage: `broker doctor` says whether it has any",
+            ],
+        ),
+    ],
+)
+def test_granted_features_are_explained_and_which_of_them_wait_for_keys(tmp_path: Path, features: str, told: list[str]):
+    granted = access(spec=f"{{mtls: {{trustDomain: example.org}}, models: ['*'], features: {features}}}")
+    code, text = explain(files(tmp_path, {"a.yaml": routing() + granted}))
+    assert code == OK
+    assert text.splitlines()[-len(told) - 1 :] == ["no quota applies", *told]
 
 
 def test_a_backend_that_is_passed_over_for_want_of_a_price_is_explained_and_warned_of(tmp_path: Path):

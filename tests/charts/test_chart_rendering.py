@@ -21,6 +21,7 @@ SETS: Mapping[str, Values] = {
     "most": MOST,
     "everywhere": LEAST | {"namespaces": ["*"], "secrets": {"team1": ["openai"], "team2": ["*"]}},
     "given": LEAST | {"webhook": GIVEN, "gateway": {"image": "registry.example/gateway:1"}},
+    "audit in the pod": LEAST | {"broker": {"auditFile": {"enabled": True}}},
     "broker alone": LEAST | {"controller": {"enabled": False}, "webhook": {"enabled": False}, "networkPolicy": {"enabled": False}},
 }
 RENDERED = {name: render(values) for name, values in SETS.items()}
@@ -30,9 +31,6 @@ every = pytest.mark.parametrize("objects", RENDERED.values(), ids=RENDERED)
 # Switches that no value of the chart sets, and why
 UNSET = {
     "serve": {
-        "--audit-keep": "audit goes to the standard output, which the cluster's log collection keeps",
-        "--audit-max-age": "as --audit-keep",
-        "--audit-max-bytes": "as --audit-keep",
         "--kubeconfig": "a Pod has its service account",
         "--trust-bundle": "--trust-bundle-configmap, which is read anew when it changes",
     },

@@ -59,6 +59,11 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- fail "quotaStore.url memory: is for a trial with broker.replicas 1 and no autoscaling: several brokers would each count alone" }}
 {{- end }}
 {{- end }}
+{{- with .Values.broker.auditFile }}
+{{- if and .enabled (empty .claimName) (not (regexMatch "^[0-9]+$" .keep)) }}
+{{- fail "broker.auditFile.keep: without claimName give a number of files: a volume of the Pod's own has a size, and a Pod that passes it is evicted" }}
+{{- end }}
+{{- end }}
 {{- range $namespace, $names := .Values.secrets }}
 {{- if and (eq $namespace $.Release.Namespace) (has "*" $names) }}
 {{- fail (printf "secrets.%s: name each one; the broker's own Secrets are in this namespace" $namespace) }}

@@ -144,9 +144,6 @@ resources:
 {{- if .endpoint -}}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
 - {name: OTEL_SERVICE_NAME, value: {{ include "ib.name" $ }}}
-- name: POD_NAME
-  valueFrom:
-    fieldRef: {fieldPath: metadata.name}
 - {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.pod.name=$(POD_NAME),k8s.namespace.name={{ $.Release.Namespace }}"}
 - {name: OTEL_TRACES_SAMPLER, value: {{ .sampler }}}
 {{- with .samplerRatio }}
