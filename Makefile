@@ -5,6 +5,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 SYNCED := .venv/.synced
 CLUSTER := .venv/.cluster
+SDKS := .venv/.sdks
 AIMOCK := tests/provider_by_others/node_modules/.package-lock.json
 
 export UV_PYTHON_DOWNLOADS := never
@@ -17,7 +18,7 @@ MISSING = $(shell \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'python3 is older than 3.11: apt install python3 on Debian 12 or newer, or name another one with make PYTHON=…'; exit; }; \
 	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || echo 'the venv module of python3 is missing: apt install python3-venv')
 
-.PHONY: help demo test test-chart test-dashboard test-cluster cluster crds lint bench-quick rotation hostile fuzz soak torture clean
+.PHONY: help demo test test-chart test-dashboard sdk-matrix screenshot test-cluster cluster crds lint bench-quick rotation hostile fuzz soak torture clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -34,6 +35,12 @@ test-chart: $(CLUSTER) ## the Helm chart and the CRDs, without a server (ARGS='-
 
 test-dashboard: $(CLUSTER) ## every query of the Grafana dashboard on a real Prometheus (Debian: apt-get install prometheus)
 	@$(BIN)/pytest tests/dashboard $(ARGS)
+
+sdk-matrix: $(SDKS) ## agents as others write them (OpenAI's Agents SDK, LangChain) through gateway and broker, with their state kept at the provider
+	@$(BIN)/pytest tests/sdk_matrix $(ARGS)
+
+screenshot: $(SYNCED) ## docs/dashboard.png anew: four minutes of traffic (Debian: apt-get install prometheus chromium pngquant fonts-dejavu-core)
+	@PYTHONPATH=tests $(BIN)/python -m dashboard.screenshot $(ARGS)
 
 test-cluster: $(CLUSTER) ## all of that on a real kube-apiserver and SPIRE, built once in 25 minutes (ARGS='-k rotation')
 	@$(BIN)/python tests/cluster/build.py
@@ -85,6 +92,11 @@ $(SYNCED): pyproject.toml uv.lock
 # Helm, the schemas of Kubernetes, and Go.
 $(CLUSTER): $(SYNCED)
 	@$(BIN)/uv sync --quiet --frozen --inexact --group cluster
+	@touch $@
+
+# The SDKs that agents are written with, beside those of examples/.
+$(SDKS): $(SYNCED)
+	@$(BIN)/uv sync --quiet --frozen --inexact --group sdks
 	@touch $@
 
 # A provider that others wrote; its node and npm come with the wheels, since Debian's are too old for it.

@@ -2,7 +2,8 @@
 
 Each caller is an agent of its own with three quotas; with --agents 1000 every call is by another of a thousand. CPU is that of the
 whole process, the ledger's own thread included, and in a column of its own that of Redis, which this starts on loopback, keeping
-nothing on disk. The SQLite file lies in --directory, which must be on a real disk, or the fsync that a commit waits for costs nothing.
+nothing on disk. The SQLite file lies in a folder of its own below --directory (the system's for temporary files), which must be on a real
+disk: where /tmp is memory, name another, or the fsync that a commit waits for costs nothing.
 The stores take turns, --rounds times, since a machine is now faster and now slower; the figures are medians, and what a store costs
 more than memory is the median of the differences within a turn.
 """
@@ -54,7 +55,7 @@ class Cost(NamedTuple):
 
 
 def _budgets(identity: str) -> tuple[Budget, ...]:
-    """Three quotas, as a policy of design.md has them: tokens an hour, tokens a day for all, requests a minute."""
+    """Three quotas, as a policy may have them: tokens an hour, tokens a day for all, requests a minute."""
     return (
         Budget(
             f"{{team1}}/AIAccessPolicy/weather-agents/hourly/total_tokens/hour/identity/{identity}", Unit.TOTAL_TOKENS, _NEVER, Per.HOUR
@@ -222,7 +223,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="0 = measure memory alone")
     parser.add_argument("--agents", type=int, default=0, help="draw every call's agent from this many; 0 = each caller its own")
     parser.add_argument("--identities", type=int, default=100_000)
-    parser.add_argument("--directory", type=Path, default=Path.cwd())
+    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
         asyncio.run(_run(Path(directory), arguments))

@@ -43,19 +43,7 @@ class Admin:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        logger = logging.getLogger("broker.admin.http")
-        logger.addFilter(_without_bytes)
-        self._runner = web.AppRunner(
-            app,
-            logger=logger,
-            access_log=None,
-            keepalive_timeout=patience_s,
-            lingering_time=1.0,
-            max_line_size=LINE_BYTES,
-            max_field_size=LINE_BYTES,
-            shutdown_timeout=1.0,
-            handle_signals=False,
-        )
+        self._runner = runner_of(app, "broker.admin.http", LINE_BYTES, patience_s)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port is returned, because 0 means any.
@@ -87,6 +75,35 @@ class Admin:
         return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
 
 
+def runner_of(app: web.Application, logger_name: str, line_bytes: int, patience_s: float) -> web.AppRunner:
+    """How aiohttp serves what people and Prometheus ask of a broker: small requests, no access log, and no signals, which are ours.
+
+    line_bytes: of a request's first line, and of each header.
+    patience_s: after so long without a whole request head the connection is closed.
+    """
+    logger = logging.getLogger(logger_name)
+    logger.addFilter(_without_bytes)
+    return web.AppRunner(
+        app,
+        logger=logger,
+        access_log=None,
+        keepalive_timeout=patience_s,
+        lingering_time=1.0,
+        max_line_size=line_bytes,
+        max_field_size=line_bytes,
+        shutdown_timeout=1.0,
+        handle_signals=False,
+        handler_cancellation=False,  # a change is made, and written down, also for somebody who has gone
+    )
+
+
+def keep_private(response: web.StreamResponse) -> None:
+    """Let no page read an answer and no cache keep it, and name no software in it."""
+    response.headers["Server"] = "aiaccess"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-store"
+
+
 def _without_bytes(record: logging.LogRecord) -> bool:
     """Do not log a request that is no HTTP: aiohttp's text of that error quotes what was sent."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
@@ -94,7 +111,7 @@ def _without_bytes(record: logging.LogRecord) -> bool:
 
 @web.middleware
 async def _plain(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Take no body, let no page read an answer, and name no software in it."""
+    """Take no body; nobody keeps or reads what is answered but who asked."""
     if request.can_read_body:
         response: web.StreamResponse = web.Response(status=413, text="this port takes no body\n")
         response.force_close()
@@ -103,7 +120,5 @@ async def _plain(request: web.Request, handler: _Handler) -> web.StreamResponse:
             response = await handler(request)
         except web.HTTPException as refusal:
             response = web.Response(status=refusal.status, text=f"{refusal.status}: this port has GET /healthz, /readyz and /metrics\n")
-    response.headers["Server"] = "aiaccess"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Cache-Control"] = "no-store"
+    keep_private(response)
     return response

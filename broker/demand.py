@@ -1,4 +1,4 @@
-"""What a request may cost at most: the arithmetic that every dialect shares (design.md, "Quota"). Pure.
+"""What a request may cost at most: the arithmetic that every dialect shares (docs/quotas-exactness.md). Pure.
 
 The prompt's bound is the body's UTF-8 bytes, which is a true bound for text under byte-level BPE, since every token covers at
 least one byte; what we edit into a body carries no prompt. Media are taken out of the bytes and put in by their documented
@@ -13,7 +13,7 @@ from msgspec import Raw
 from broker.body import OBJECTS_MAX, Members, split_each
 from broker.chat import Demand
 from broker.errors import BadRequest
-from broker.grant import Feature
+from broker.grant import Feature, KeptId
 
 LEAST_OUTPUT: Final = 16  # tokens of one choice; OpenAI's own smallest limit
 
@@ -32,6 +32,7 @@ class Findings:
     extra_tokens: the documented bounds of that media, and of what a tool or an option adds.
     passes: how often the provider may read a whole context window for this one request; 0 = text and bounded media only.
     texts: strings that the model reads as they are, as JSON has them: what a count can replace the bytes of. No media is among them.
+    kept: where it names state that the provider keeps.
     """
 
     objects: int = 0
@@ -42,6 +43,7 @@ class Findings:
     passes: int = 0
     features: set[Feature] = field(default_factory=set[Feature])
     texts: list[Raw] = field(default_factory=list[Raw])
+    kept: list[KeptId] = field(default_factory=list[KeptId])
 
     def split_each(self, raw: Raw, param: str) -> list[Members]:
         """The objects of an array to judge, counted: judging takes time.
@@ -58,6 +60,12 @@ class Findings:
     def add_media(self, encoded_bytes: int, tokens: int) -> None:
         self.media_bytes += encoded_bytes
         self.extra_tokens += tokens
+
+    def add_kept(self, place: KeptId) -> None:
+        """What it names may be as long as a context window."""
+        self.kept.append(place)
+        self.features.add(place.feature)
+        self.add_passes(1)
 
     def add_passes(self, passes: int) -> None:
         self.passes = max(self.passes, passes)
@@ -88,11 +96,13 @@ class Output:
     limit: tokens of one choice, None where the caller named none.
     choices: answers to one prompt.
     thinking: a budget that is spent before the first visible token.
+    priced: see chat.Demand.
     """
 
     limit: int | None
     choices: int = 1
     thinking: int = 0
+    priced: bool = True
 
     def demand(self, prompt_bound: int, default_output: int, max_output: int | None) -> Demand:
         """See chat.Demand.
@@ -109,7 +119,7 @@ class Output:
                     f"the thinking budget must be below this model's maximum output of {max_output} tokens: lower it", param="thinking"
                 )
             least = min(least, wanted)
-        return Demand(prompt_bound, least * self.choices, wanted * self.choices)
+        return Demand(prompt_bound, least * self.choices, wanted * self.choices, priced=self.priced)
 
     def clamped(self, granted_output: int) -> int | None:
         """The limit of one choice when it is below what the caller named."""

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 SOCKET_FOLDER_BYTES: Final = 80
 RUN_FILE: Final = "run.json"  # this run's ports and key, for --print-env; 0600
 SEALING_KEYS: Final = "sealing-keys"  # made once: without it, what agents kept at providers opens no more
+LISTENS_S: Final = 2.0
 DEFAULT_TRUST_DOMAIN: Final = "example.org"
 
 
@@ -160,7 +162,12 @@ def environment_of(state: Path, spiffe_id: str) -> dict[str, str]:
         raise ConfigError(f"no `broker dev` runs with --state {state}: start it first") from error
     if spiffe_id not in found["ports"]:
         raise ConfigError(f"this run has no workload {spiffe_id}; it has {', '.join(sorted(found['ports'])) or 'none'}")
-    return sdk_env.variables(found["ports"][spiffe_id], found["key"])
+    port = found["ports"][spiffe_id]
+    try:
+        socket.create_connection(("127.0.0.1", port), LISTENS_S).close()
+    except OSError as gone:
+        raise ConfigError(f"nothing listens at 127.0.0.1:{port} any more: the `broker dev` of {state} was killed; start it again") from gone
+    return sdk_env.variables(port, found["key"])
 
 
 def announce(state: Path, ports: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Every way we say no, and the HTTP status and code each one becomes (design.md, "The way of a request").
+"""Every way we say no, and the HTTP status and code each one becomes (docs/commands.md, "Refusals").
 
 Four readers keep this hierarchy honest: the dialect that words it for the caller, the door that sends its headers, the
 audit line and the refusal counter (`code`). A class that nobody reads differently must not exist.
@@ -61,7 +61,7 @@ class TooSlow(BrokerError):
 
 
 class FeatureNotGranted(BrokerError):
-    """State or fetching at the provider that agents share, which the policy does not grant (design.md, "One key, many agents")."""
+    """State or fetching at the provider that agents share, which the policy does not grant (docs/objects.md, `features`)."""
 
     status, code = 400, "feature_not_granted"
 

@@ -9,10 +9,11 @@ from typing import Final
 from broker import genai
 from broker.audit import Line
 from broker.chat import Demand, Usage
-from broker.dialects import Dialect, Question
+from broker.dialects import Question, Words
 from broker.errors import BrokerError
 from broker.grant import Backend, Grant
 from broker.identity import Identity
+from broker.ids import Ids
 from broker.money import Rates
 from broker.quota import Held
 from broker.series import NO_CALL, Call
@@ -39,14 +40,17 @@ class Exchange:
     headers: list[tuple[bytes, bytes]]
     body: bytes
     tls: ssl.SSLObject
-    dialect: Dialect
+    dialect: Words
     began_s: float
     time_s: float
+    query: str = ""
     # identify, read, authorize, route, admit
     identity: Identity = field(init=False)
     question: Question = field(init=False)
     grant: Grant = field(init=False)
     candidates: tuple[Backend, ...] = ()
+    ids: Ids | None = None  # opens the request's, seals the answers'; None = nothing is kept for this caller
+    tail: str = ""  # of the provider's path: the id of what is asked for, where that is kept; never shown
     backend: Backend = field(init=False)
     rates: Rates | None = None  # what any of the candidates bills at most; None = one of them has no price
     demand: Demand = field(init=False)
@@ -90,7 +94,7 @@ class Exchange:
         """Micro-dollars that the open hold was billed, at the price of the backend that answered; None where nobody knows."""
         if self.usage is None or self.usage is UNBILLED:
             return None if self.usage is None else 0
-        return self.backend.price.cost(self.usage) if self.backend.price else None
+        return self.backend.price.cost(self.usage) if self.backend.price and self.demand.priced else None
 
     def charged_microusd(self) -> int | None:
         """As charged, of money; None where nobody knows a price."""

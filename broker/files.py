@@ -96,6 +96,7 @@ class Folder:
                 log.error("resources_unreadable", extra={"problems": broken.problems, "in_force": "what was read before"})  # noqa: TRY400
             else:
                 if resources is not None:
+                    log.info("resources_read", extra={"files": len(self._seen.marks)})
                     yield resources
 
     def reread(self) -> Resources | None:

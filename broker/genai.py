@@ -10,6 +10,9 @@ PROVIDER: Final = "gen_ai.provider.name"
 REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_STREAM: Final = "gen_ai.request.stream"
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  a name
+SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"  # these three with --otel-content alone
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
@@ -41,6 +44,7 @@ FIRST_BYTE: Final = "aiaccess.first_byte_seconds"
 CHARGED_INPUT: Final = "aiaccess.charged.input_tokens"
 CHARGED_OUTPUT: Final = "aiaccess.charged.output_tokens"
 CHARGED_ESTIMATED: Final = "aiaccess.charged.estimated"
+CONTENT_CUT: Final = "aiaccess.content.cut"
 
 # by the schema of an AIProvider object, and by dialect; what is not listed goes by its own name in lower case
 _PROVIDERS: Final = {

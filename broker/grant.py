@@ -29,7 +29,7 @@ class Per(StrEnum):
 
 
 class Feature(StrEnum):
-    """api.md, AIAccessPolicy.spec.features."""
+    """What agents of one provider account share, and a policy may grant (docs/objects.md, `features`)."""
 
     STORAGE = "Storage"
     FILES = "Files"
@@ -39,11 +39,21 @@ class Feature(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptId:
+    """A place of a request that names state kept at the provider: the feature that opens it, the id there, what can be sent instead."""
+
+    feature: Feature
+    param: str
+    id: str
+    instead: str = "send the content itself"
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """One quota as one caller meets it.
 
     counter: the counter's name without its window: `{namespace}/<kind>/<policy>/<quota or model>/<unit>/<per>/<scope>/<identity or ->`
-        (design.md, "Quota"; the braces are literal, they are the Redis hash tag).
+        (the braces are literal, they are the Redis hash tag: docs/quotas.md, "Redis Cluster").
     limit: tokens, requests, micro-dollars, or exchanges at once.
     per: None with CONCURRENT only.
     shadow: counted and recorded; never refuses, clamps or shows in rate-limit headers.
@@ -136,7 +146,7 @@ Cause = int | Literal["ConnectFailure", "Reset", "Timeout", "Malformed"]
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """After what, how often and how soon a model's backends are asked again, as the objects say (api.md, `.failover`).
+    """After what, how often and how soon a model's backends are asked again, as the objects say (docs/failover.md).
 
     statuses: of a provider's answer, 400 to 599.
     causes: "ConnectFailure", "Reset", "Timeout".

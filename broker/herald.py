@@ -1,7 +1,8 @@
 """What the brokers tell people with kubectl: who was refused what, which quota is nearly used up, and what to do about it. Pure.
 
 It stands beside the policy that names the identity, else beside the namespace of whoever asked. Texts are made of names that stand
-in objects and of SPIFFE IDs, never of what a caller wrote: a model is named when an object offers it.
+in objects and of SPIFFE IDs, never of what a caller wrote: a model is named when an object offers it, and only where it is offered or to
+everybody. Else an agent would ask for names of another team's, and its own team would read in its Events which of them exist.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +36,8 @@ REFUSALS: Final[Mapping[str, str]] = {
         "AIAccessPolicy"
     ),
     "exceeds_quota": (
-        "one request alone needs more than a quota ever allows. Ask for less output or with a shorter prompt, or raise spec.quotas"
+        "one request alone needs more than a quota ever allows. Ask for less output or with a shorter prompt, or raise spec.quotas; sound "
+        "and pictures pass no quota of tokens, so limit their models by `requests`"
     ),
     "quota_exhausted": (
         "a quota is used up. `kubectl aiaccess usage` says which and until when; wait, raise spec.quotas, or let it have more in this "
@@ -75,10 +77,12 @@ class Herald:
         snapshot = self._snapshot()
         offer = _offer(snapshot, identity, model)
         rule = _concerned(snapshot, identity, offer, code)
-        what = f"the model {offer.namespace}/{offer.name}" if offer else "a model"
+        regarding = _policy(rule.ref) if rule else self._namespace_of(identity, snapshot)
+        is_known_there = offer is not None and offer.namespace in (regarding.namespace, *snapshot.settings.shared_namespaces)
+        what = f"the model {offer.namespace}/{offer.name}" if offer and is_known_there else "a model"
         self._tell(
             Happening(
-                regarding=_policy(rule.ref) if rule else self._namespace_of(identity, snapshot),
+                regarding=regarding,
                 reason="".join(word.capitalize() for word in code.split("_")),
                 about=identity.spiffe_id,
                 note=f"{_short(identity.spiffe_id)} was refused {what}: {advice}. The audit log has each request.",

@@ -6,16 +6,21 @@ put no secret into a message, an exception text or a fact to begin with.
 
 import json
 import logging
+import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, TextIO
+from typing import Final, TextIO, cast
+
+from broker.cells import plain
 
 REDACTED: Final = "[redacted]"
 SHORTEST_SECRET: Final = 6  # taking out shorter ones would shred every line and hide little
+_OURS: Final = re.compile(r"[a-z][a-z_]*").fullmatch
+_PLAIN: Final = re.compile(r"[!#-&(-\[\]-~]*").fullmatch  # visible ASCII without quotes and backslash: nothing escapes it
 STYLES: Final = ("auto", "json", "text")
 STANDARD: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 
@@ -63,9 +68,13 @@ class _Redacting(logging.Formatter):
         text = str(value)
         for secret in self._secrets():
             if len(secret) >= SHORTEST_SECRET:
-                for form in {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}:
+                for form in _forms(secret):
                     text = text.replace(form, REDACTED)
         return text
+
+    def event(self, record: logging.LogRecord) -> str:
+        """The name of the event is our own word: whoever keeps it as a key in a Secret takes it out of nobody's log."""
+        return record.getMessage() if not record.args and _OURS(str(record.msg)) else self.clean(record.getMessage())
 
     def facts(self, record: logging.LogRecord) -> dict[str, object]:
         facts = {name: value for name, value in vars(record).items() if name not in STANDARD}
@@ -80,11 +89,19 @@ class Json(_Redacting):
     """One JSON object a line: time, level, logger, event, then the facts."""
 
     def format(self, record: logging.LogRecord) -> str:
-        event = self.clean(record.getMessage())
+        event = self.event(record)
         line: dict[str, object] = {"time": _moment(record), "level": record.levelname.lower(), "logger": record.name, "event": event}
         for name, value in self.facts(record).items():
-            line[f"{name}_" if name in line else name] = value if isinstance(value, bool | int | float) else self.clean(value)
+            line[f"{name}_" if name in line else name] = self._fact(value)
         return json.dumps(line).replace("\x7f", "\\u007f")  # ASCII only: what steers a terminal is escaped too
+
+    def _fact(self, value: object) -> object:
+        """Numbers and lists as they are, all else as text."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, list | tuple):
+            return [self._fact(one) for one in cast("Sequence[object]", value)]
+        return self.clean(value)
 
 
 class Text(_Redacting):
@@ -93,12 +110,21 @@ class Text(_Redacting):
     def format(self, record: logging.LogRecord) -> str:
         facts = self.facts(record)
         below = "".join(f"\n    {self._safe(line)}" for key in ("traceback", "stack") for line in str(facts.pop(key, "")).splitlines())
-        said = "".join(f" {name}={self._safe(value)}" for name, value in facts.items())
-        return f"{_moment(record)[11:19]} {record.levelname:<7} {self._safe(record.getMessage())}{said}{below}"
+        said = "".join(f" {name}={self._safe(_in_words(value))}" for name, value in facts.items())
+        return f"{_moment(record)[11:19]} {record.levelname:<7} {plain(self.event(record))}{said}{below}"
 
     def _safe(self, value: object) -> str:
-        text = self.clean(value)
-        return text if text.isprintable() else "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
+        return plain(self.clean(value))
+
+
+def _forms(secret: str) -> set[str]:
+    """As it is, and as JSON and Python would escape it. There may be thousands, and each line is looked through for all of them."""
+    return {secret} if _PLAIN(secret) else {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+
+
+def _in_words(value: object) -> object:
+    """Lists as people write them."""
+    return ", ".join(map(str, cast("Sequence[object]", value))) if isinstance(value, list | tuple) else value
 
 
 def _moment(record: logging.LogRecord) -> str:

@@ -1,6 +1,7 @@
-"""Durations, sizes and moments as people write them. Pure."""
+"""Durations, sizes, moments and choices as people write them. Pure."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -11,6 +12,7 @@ _SIZE: Final = re.compile(r"([0-9]+)(KiB|MiB|GiB)?").fullmatch
 _SIZES: Final = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,6}").fullmatch
 DAY_S: Final = 86_400.0
+LIFETIME_MIN_S: Final = 1.0
 
 
 def duration(text: str) -> float:
@@ -23,6 +25,32 @@ def duration(text: str) -> float:
     if found is None:
         raise ValueError(f"{text!r} is no duration such as 500ms, 30s or 10m")
     return float(found[1]) * _FACTORS[found[2]]
+
+
+def lifetime(text: str) -> float:
+    """Of a certificate, in seconds.
+
+    Raises:
+        ValueError: it is none, or over before anybody could use it.
+    """
+    life_s = duration(text)
+    if life_s < LIFETIME_MIN_S:
+        raise ValueError(f"{text} is less than {LIFETIME_MIN_S:g}s: certificates would be made without a pause")
+    return life_s
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """What reads one of these words, in whatever case.
+
+    It raises ValueError: it is another one.
+    """
+
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text.lower()
+
+    return read
 
 
 def size(text: str) -> int:

@@ -23,6 +23,14 @@ _SLICE_BYTES: Final = 64 << 10
 _VALUE: Final = msgspec.json.Decoder()
 _ABSENT: Final = Raw(b"")
 _OPAQUE: Final = True
+_JSON: Final = b"application/json"
+# What a text may be to the caller: never a page that a browser would run
+_TEXTS: Final = {
+    b"text/plain": b"text/plain; charset=utf-8",
+    b"text/vtt": b"text/vtt; charset=utf-8",
+    b"application/x-subrip": b"application/x-subrip; charset=utf-8",
+    _JSON: _JSON,
+}
 
 
 class _Looked(msgspec.Struct, gc=False):
@@ -118,6 +126,10 @@ class StreamMeter:
     def failed(self) -> bool:
         return self._tally.failed
 
+    def content_type(self, said: bytes) -> bytes:  # noqa: ARG002  that it is JSON is certain once it was read, whatever the provider called it
+        """What a complete answer is to the caller. `said`: what the provider called it."""
+        return _JSON
+
     def whole(self, body: bytes) -> Usage | None:
         if not body.isascii():
             _require_utf8(body)
@@ -164,6 +176,23 @@ class GaugedMeter(StreamMeter):
     def _passes(self, event: bytes) -> bool:
         data = sse.data(event)
         return bool(data) and any(self._gauge.passes(text, piece) for text, piece in self._tally.generated(data))
+
+
+class TextMeter(StreamMeter):
+    """For an answer that is a text and says nothing of usage. Of a type that no text has, nothing passes."""
+
+    __slots__ = ()
+
+    def content_type(self, said: bytes) -> bytes:
+        found = _TEXTS.get(said.partition(b";")[0].strip().lower())
+        if found is None:
+            raise ProviderUnavailable("the provider answered a request for a text with something else; ask again, or for JSON")
+        return found
+
+    def whole(self, body: bytes) -> Usage | None:
+        if not body.isascii():
+            _require_utf8(body)
+        return None
 
 
 def meter(tally: Tally, gauge: Gauge | None) -> StreamMeter:

@@ -3,14 +3,14 @@
 from urllib.parse import unquote
 
 from broker import providers
-from broker.dialects import Dialect
+from broker.dialects import Words
 from broker.errors import Forbidden, UnknownRoute
 from broker.identity import Identity
 from broker.names import MODELS_PATH
 from broker.policy import Snapshot
 
 
-def body(path: str, dialect: Dialect, identity: Identity, snapshot: Snapshot) -> bytes:
+def body(path: str, dialect: Words, identity: Identity, snapshot: Snapshot) -> bytes:
     """The granted, ready models that have a backend of this dialect; or the one that the path names.
 
     Raises:

@@ -10,9 +10,9 @@ import logging
 import math
 from typing import Final
 
-from broker import admission, features, model_list, providers, unserved, upstream
+from broker import admission, dialects, features, kept, model_list, providers, unserved, upstream
 from broker.chat import Header
-from broker.dialects import METHODS, ROUTES
+from broker.dialects import BY_ID, METHODS, ROUTES, Question
 from broker.errors import (
     BrokerError,
     Busy,
@@ -43,9 +43,9 @@ PIECE_BYTES: Final = 256 << 10  # a larger answer is in memory once, not once mo
 async def serve(x: Exchange, house: House, caller: Caller) -> None:
     """One exchange: answered, refused, broken, cut off or hung up on; settled once, written to audit once."""
     x.task = asyncio.current_task()
-    x.trace = house.trace(x.method, x.path, x.headers, x.began_s, x.time_s)
     house.exchanges.add(x)
     try:
+        x.trace = house.trace(x.method, x.path, x.headers, x.began_s, x.time_s)
         await answer(x, house, caller)
     except BrokerError as refusal:
         refusal.__traceback__ = None  # its frames hold what it is raised from: a circle, which would keep a whole answer in memory
@@ -73,33 +73,50 @@ async def answer(x: Exchange, house: House, caller: Caller) -> None:
     if x.method == "GET" and (x.path == MODELS_PATH or x.path.startswith(f"{MODELS_PATH}/")):
         list_models(x, house, caller)
         return
-    if (x.method, x.path) not in ROUTES:
-        raise misrouted(x)
-    x.question = x.dialect.read(x.body)
+    x.question = read(x, house)
     x.grant = house.snapshot().decide(x.identity, x.question.model)
     x.ends_s = x.began_s + x.grant.max_stream_s
-    features.require(x.question.features | x.dialect.features_of_headers(x.headers), x.grant.features)
+    features.require(x.question.features | x.dialect.features_of_headers(x.headers), x.grant.features, x.question.kept)
+    kept.open_ids(x, house)
     route(x, house)
     await admission.admit(x, house)
     await forwarded(x, house, caller)
 
 
-def misrouted(x: Exchange) -> BrokerError:
-    methods = ("GET",) if x.path == MODELS_PATH else METHODS.get(x.path)
+def read(x: Exchange, house: House) -> Question:
+    """What is asked: in a body, or of what a provider keeps by its id in the path."""
+    dialect = ROUTES.get((x.method, x.path))
+    if dialect is not None:
+        return dialects.read(dialect, x.body, x.headers)
+    path, sealed = dialects.find_by_id(x.path)
+    if (x.method, path) in BY_ID:
+        return kept.read(x, house, path, sealed)
+    raise misrouted(x, path)
+
+
+def misrouted(x: Exchange, path: str) -> BrokerError:
+    """`path`: the one of BY_ID that it is, "" = none of them."""
+    methods = ("GET",) if x.path == MODELS_PATH else METHODS.get(x.path, ())
+    why = unserved.explain(x.path)
+    if not methods and why is None:
+        methods = tuple(method for method, known in BY_ID if known == path)
     if methods:
-        return MethodNotAllowed(f"{x.path} takes {' and '.join(methods)} alone")
-    return UnknownRoute(unserved.explain(x.path) or f"this broker does not serve this path; it serves {', '.join((*METHODS, MODELS_PATH))}")
+        return MethodNotAllowed(f"{path or x.path} takes {' and '.join(methods)} alone")
+    served = sorted({*METHODS, *(known for _, known in BY_ID), MODELS_PATH})
+    return UnknownRoute(why or f"this broker does not serve this path; it serves {', '.join(served)}")
 
 
 def route(x: Exchange, house: House) -> None:
     """The ready backends that speak the caller's dialect, and which of them is asked first.
 
     Raises:
+        FeatureNotGranted: none of them knows what the request names.
         Untranslatable: none of the model's backends speaks it, ready or not.
         NoBackend, ProviderRateLimited: those that do are not ready, or all of them rest.
     """
     x.candidates = tuple(b for b in x.grant.backends if providers.passes(b.provider, x.dialect.NAME))
     if x.candidates:
+        kept.stay(x)
         x.backend = house.router.first(x.candidates)
         return
     if x.dialect.NAME in x.grant.configured:
@@ -168,8 +185,13 @@ async def ask(x: Exchange, house: House, caller: Caller) -> None:
     """One question, one answer of 200 to the end. Raises upstream.Failed."""
     to = x.backend.provider
     kind = providers.PROVIDERS[to.kind]
-    body = x.question.body(x.backend.model, x.held.granted_output, kind.options_at(to.endpoint.host))
-    got = await house.upstream.send(to, kind.paths[x.dialect.NAME], x.headers, body, x.trace.headers)
+    kept.keep_here(x)
+    if x.tail:
+        got = await house.upstream.send_bare(to, x.method, kind.paths[x.dialect.NAME] + x.tail, x.headers, x.trace.headers)
+    else:
+        body = x.question.body(x.backend.model, x.held.granted_output, kind.options_at(to.endpoint.host))
+        got = await house.upstream.send(to, kind.paths[x.dialect.NAME], x.headers, body, x.trace.headers)
+    got.whose = x.identity.spiffe_id
     try:
         x.first_byte_s = house.now_s()
         if got.status != OK:
@@ -187,7 +209,8 @@ async def whole(x: Exchange, caller: Caller, got: Answer) -> None:
     meter = x.question.meter()
     usage = meter.whole(body)
     x.usage = usage if meter.done else None
-    headers = [JSON, *answer_headers(x, got)]  # that it is JSON is certain by now, whatever the provider called it
+    body = kept.seal(x, body)
+    headers = [(b"content-type", meter.content_type(got.content_type)), *answer_headers(x, got)]
     if len(body) <= PIECE_BYTES:
         caller.whole(OK, headers, body)
     else:
@@ -207,7 +230,7 @@ async def stream(x: Exchange, caller: Caller, got: Answer, ceiling: Gauge | None
     """
     if not got.is_event_stream:
         raise upstream.malformed("the provider answered a request for a stream with something else")
-    meter = x.question.meter(ceiling)
+    meter = kept.meter(x, ceiling)
     piece = await got.piece()
     caller.begin(OK, [EVENTS, *answer_headers(x, got)])
     try:
@@ -255,7 +278,7 @@ def conclude(x: Exchange, caller: Caller, failed: Failed) -> None:
     headers = [*answer_headers(x, failed.answer), (SOURCE_HEADER, b"provider")]
     if failed.answer.content_type:
         headers.append((b"content-type", failed.answer.content_type))
-    caller.whole(failed.answer.status, headers, failed.body)
+    caller.whole(failed.answer.status, headers, kept.seal_words(x, failed.body))
     x.code = "answered"
 
 

@@ -1,4 +1,4 @@
-"""Budgets, demands, holds: the arithmetic of quotas, and the one question that every store answers (design.md, "Quota"). Pure.
+"""Budgets, demands, holds: the arithmetic of quotas, and the one question that every store answers (docs/quotas.md). Pure.
 
 The protocol, in one breath: `hold` before the first upstream byte, then exactly one of `settle` (the provider said what it
 billed), `settle` with None (nobody knows: the whole hold is spent) and `void` (nothing was sent). What nobody settles in
@@ -22,6 +22,7 @@ LEASE_S: Final = 30.0  # how long a CONCURRENT hold counts without a sign of lif
 RENEW_S: Final = 10.0  # how often its holder gives one: two may be lost
 
 _CONCURRENCY_RETRY_S: Final = 1.0
+_TOKENS: Final = frozenset({Unit.TOTAL_TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS})
 _PROMPTED: Final = frozenset({Unit.TOTAL_TOKENS, Unit.INPUT_TOKENS, Unit.USD})  # units that a shorter prompt takes less of
 
 
@@ -232,6 +233,31 @@ def _window_of_minute(per: Per, minute: int) -> Window:
         case Per.MONTH:
             in_next = at.replace(day=28, hour=0, minute=0) + timedelta(days=4)
             return Window(f"{at:%Y-%m}", in_next.replace(day=1).timestamp())
+
+
+def uncountable(budgets: Sequence[Budget], rates: Rates | None) -> tuple[str, ...]:
+    """Whether a demand without bounds passes budgets that count tokens, or what tokens cost: none that enforces.
+
+    Returns:
+        As Held.would_refuse.
+
+    Raises:
+        ExceedsQuota: says what the owners can do, and names no policy.
+    """
+    by_tokens = rates is None or rates.input > 0 or rates.output > 0
+    found = [budget for budget in budgets if budget.unit in _TOKENS or (budget.unit is Unit.USD and by_tokens)]
+    enforcing = {budget.unit for budget in found if not budget.shadow}
+    if enforcing & _TOKENS:
+        raise ExceedsQuota(
+            "Tokens of this model are limited here, and nobody can bound those of this request before it is answered: ask the owner of "
+            "the AIAccessPolicy to limit this model by `requests` instead, and the owner of the AIRoutingPolicy to give it no `rateLimit`."
+        )
+    if enforcing:
+        raise ExceedsQuota(
+            "US dollars are limited here, and this model's price is one of tokens, which nobody can bound before this request is answered: "
+            'ask the owner of the AIRoutingPolicy for a price of `perRequest` alone, with "0" for tokens.'
+        )
+    return (ExceedsQuota.code,) if found else ()
 
 
 class Verdict(NamedTuple):

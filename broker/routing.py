@@ -122,6 +122,8 @@ class Router:
         """
         if isinstance(cause, int) and cause != RATE_LIMITED and cause not in AILING_STATUSES:
             return 0.0  # an answer to this request, which says nothing of the next
+        if cause == RATE_LIMITED and backend.provider.auth == "Passthrough":
+            return 0.0  # it limits the caller's own account, and others bring theirs
         now_s = self._now_s()
         ailment = self._remember(_name(backend))
         if isinstance(cause, int) and retry_after_s:

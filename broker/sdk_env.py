@@ -24,6 +24,7 @@ BY_DIALECT: Final[dict[str, dict[str, str]]] = {
 # Dialects that the SDKs of another one speak too: the same base URL, the same key.
 SAME_SDK: Final[dict[str, str]] = {
     **dict.fromkeys(("openai_responses", "openai_completions", "embeddings"), "openai_chat"),
+    **dict.fromkeys(("openai_transcriptions", "openai_translations", "openai_images"), "openai_chat"),
     "anthropic_count_tokens": "anthropic_messages",
 }
 # A key that makes another one needless: Anthropic's SDK complains when it finds both.

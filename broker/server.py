@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from broker import dialects, pipeline
 from broker.chat import Header
-from broker.dialects import ROUTES, Dialect
+from broker.dialects import BY_ID, ROUTES, Words, find_by_id
 from broker.errors import BrokerError
 from broker.exchange import Exchange
 from broker.house import House
@@ -14,12 +14,12 @@ from broker.http1.reply import Reply, Request
 from broker.http1.server import Limits, Server
 from broker.series import NO_CALL
 
-_BY_PATH: dict[str, Dialect] = {path: dialect for (_, path), dialect in ROUTES.items()}
+_BY_PATH: dict[str, Words] = {path: words for routes in (ROUTES, BY_ID) for (_, path), words in routes.items()}
 
 
-def dialect_of(path: str, headers: Iterable[Header]) -> Dialect:
+def dialect_of(path: str, headers: Iterable[Header]) -> Words:
     """Whose words an answer on this path is given in; where the path says nothing, the headers do."""
-    return _BY_PATH.get(path) or dialects.listing(headers)
+    return _BY_PATH.get(path) or _BY_PATH.get(find_by_id(path)[0]) or dialects.listing(headers)
 
 
 def exchange_id() -> str:
@@ -41,6 +41,7 @@ def open_door(house: House, limits: Limits) -> Server:
             dialect=dialect_of(request.path, request.headers),
             began_s=house.now_s(),
             time_s=house.wall_s(),
+            query=request.query,
         )
         await pipeline.serve(x, house, reply)
 

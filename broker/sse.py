@@ -66,3 +66,12 @@ def data(event: bytes) -> bytes:
         elif line == b"data":
             lines.append(b"")
     return b"\n".join(lines)
+
+
+def name(event: bytes) -> bytes:
+    """The name of one event: what its last `event` field says; b"" when it has none."""
+    found = b""
+    for line in _LINE_END.split(event.lstrip(b"\r\n").removeprefix(_BOM)):
+        if line.startswith(b"event:"):
+            found = line[7:] if line[6:7] == b" " else line[6:]
+    return found

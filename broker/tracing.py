@@ -11,9 +11,10 @@ from typing import Final, Protocol
 from broker import tracecontext
 from broker.audit import Line
 from broker.chat import Header, Usage
-from broker.dialects import ROUTES
+from broker.dialects import ROUTES, find_by_id
 from broker.grant import Backend, Cause
 from broker.names import MODELS_PATH
+from broker.overheard import Words
 from broker.tracecontext import RANDOM, SAMPLED, Parent, Sampler
 
 _KNOWN: Final = frozenset((*(path for _, path in ROUTES), MODELS_PATH))
@@ -104,18 +105,31 @@ class Traced:
             put, now_s = self.tracing.put, self.tracing.now_s()
             put(Ended(self, line, usage, now_s))
             for attempt in self.attempts:
-                put(Ended(self, line, usage if attempt is self.attempts[-1] else None, now_s, attempt))
+                words = self.tracing.take(attempt.span_id)
+                if words is not None and attempt.cause is not None:  # its answer may have been withheld
+                    words.release()
+                    words = None
+                put(Ended(self, line, usage if attempt is self.attempts[-1] else None, now_s, attempt, words))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ended:
-    """One span, ready to be exported: of the exchange itself, or of an attempt. Holds neither body nor headers."""
+    """One span, ready to be exported: of the exchange itself, or of an attempt. Holds no headers, and no bodies but `words`.
+
+    words: where the operator wants to see them (overheard.py); whoever takes the span releases them.
+    """
 
     trace: Traced
     line: Line
     usage: Usage | None
     ended_s: float
     attempt: Attempt | None = None
+    words: Words | None = None
+
+
+def wordless(_span_id: str) -> Words | None:
+    """Nobody listens."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +138,14 @@ class Tracing:
 
     draw: as many random bits as one asks for. They need not be secret.
     put: takes a span that has ended; must not block.
+    take: the words of an attempt, by its span.
     """
 
     sampler: Sampler
     now_s: Callable[[], float]
     draw: Callable[[int], int]
-    put: Callable[[Ended], None]
+    put: Callable[[Ended], object]
+    take: Callable[[str], Words | None] = wordless
 
     def begin(self, method: str, path: str, headers: Sequence[Header], began_s: float, time_s: float) -> Trace:
         parent = tracecontext.read(headers)
@@ -137,7 +153,7 @@ class Tracing:
         flags = (parent.flags & RANDOM) if parent else RANDOM
         if self.sampler.samples(parent, trace_id):
             flags |= SAMPLED
-        route = path if path in _KNOWN else ""  # any other is the caller's own words
+        route = path if path in _KNOWN else find_by_id(path)[0]  # any other is the caller's own words
         return Traced(self, method, route, began_s, time_s, parent, trace_id, self.span_id(), flags)
 
     def span_id(self) -> str:

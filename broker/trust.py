@@ -252,11 +252,6 @@ class Trust:
         return peer.identity
 
     @property
-    def trust_domains(self) -> frozenset[str]:
-        """Those whose workloads can get in."""
-        return frozenset() if self.in_force is None else frozenset(name for name, anchors in self.in_force.bundles.items() if anchors)
-
-    @property
     def own_id(self) -> Identity | None:
         return None if self.in_force is None else self.in_force.identity
 

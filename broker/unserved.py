@@ -1,7 +1,7 @@
 """Paths of the vendors' APIs that have no route here, and what to do instead. Data alone.
 
-Most of them make state at the provider's account, which agents of different teams share: until ids of it are sealed to the identity
-that made them, nobody gets any.
+Most of them make state at the provider's account, which agents of different teams share: ids of it are sealed to no identity, so nobody
+gets any.
 """
 
 from typing import Final
@@ -12,6 +12,7 @@ _STORED: Final = "an answer kept at the provider cannot be fetched, changed or e
 _JOBS: Final = "send each request by itself, and as many at a time as your quota allows"
 _FILES: Final = "send the file's content inside the request, as base64"
 _MEMORY: Final = "keep the conversation in your program and send all of it, to /v1/responses or /v1/chat/completions"
+_GOING_ON: Final = f"{_MEMORY}; or go on by previous_response_id, where your policy grants Storage"
 _OUTSIDE: Final = "ask the people who run this broker for another way to the provider"
 
 # From the most particular path to the most general: the first that is the path, or begins it, counts.
@@ -23,8 +24,7 @@ INSTEAD: Final[tuple[tuple[str, str, str], ...]] = (
         "shortened conversations are billed outside of the reported usage",
         "shorten the input in your program",
     ),
-    ("/v1/responses", _STORED, f"ask for a stream in place of the background, and {_MEMORY}"),
-    ("/v1/conversations", f"conversations are not offered: {_SHARED}", _MEMORY),
+    ("/v1/conversations", f"conversations are not offered: {_SHARED}", _GOING_ON),
     ("/v1/messages/batches", f"batches are not offered: {_SHARED}", _JOBS),
     ("/v1/batches", f"batches are not offered: {_SHARED}", _JOBS),
     ("/v1/files", f"files are not offered: {_SHARED}", _FILES),
@@ -43,12 +43,11 @@ INSTEAD: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("/v1/evals", f"evaluations are not offered: {_SHARED}", "run them in your program"),
     ("/v1/realtime", f"realtime sessions are not offered: {_BILLED}", "ask /v1/responses or /v1/chat/completions for a stream"),
-    (
-        "/v1/audio",
-        f"speech and transcription are not offered: {_BILLED}",
-        "send sound as input_audio to /v1/chat/completions",
-    ),
-    ("/v1/images", f"made images are not offered: {_BILLED}", _OUTSIDE),
+    ("/v1/audio/speech", f"made speech is not offered: {_BILLED}", _OUTSIDE),
+    ("/v1/audio", f"voices are not offered: {_SHARED}", _OUTSIDE),
+    ("/v1/images/edits", f"edited images are not offered: {_BILLED}", "describe the whole picture to /v1/images/generations"),
+    ("/v1/images/variations", f"varied images are not offered: {_BILLED}", "describe the whole picture to /v1/images/generations"),
+    ("/v1/images", f"kept images are not offered: {_SHARED}", "take the picture out of the answer"),
     ("/v1/videos", f"made videos are not offered: {_BILLED}", _OUTSIDE),
     ("/v1/moderations", "moderation is not offered: it has no model that could be granted", "have a granted model judge the text"),
     ("/v1/rerank", "reranking is not offered", "compare what /v1/embeddings gives"),

@@ -6,6 +6,7 @@ that its Secret names; an address is judged and then used, without a second look
 
 import asyncio
 import logging
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Final
 from broker import addresses, hosts, providers
 from broker.credentials import Credential, SecretRef
 from broker.errors import BrokerError, Busy, NoBackend, ProviderAuth, ProviderRateLimited, ProviderTimeout, ProviderUnavailable
+from broker.forms import Form
 from broker.grant import Cause, Endpoint, Provider
 from broker.http1 import client
 from broker.names import PLACEHOLDER_KEY
@@ -29,6 +31,8 @@ END_OF_STATUSES: Final = 600
 POOLS: Final = 1024  # origins with a pool of their own
 CREDENTIAL_HEADERS: Final = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
 _PASSED: Final = frozenset((b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id", b"x-should-retry"))
+BOUNDARY_BYTES: Final = 16  # of chance in it
+_JSON: Final = b"application/json"
 _EVENT_STREAM: Final = b"text/event-stream"
 _STAGES: Final = {
     "name": "its name leads nowhere",
@@ -39,6 +43,8 @@ _STAGES: Final = {
 _NO_SECRET: Final = b""
 _WITHHELD: Final = "the provider's answer held a credential and was withheld"
 _WEEK: Final = b"604800"  # seconds; what asks for longer is no honest Retry-After
+
+Listen = Callable[[Sequence[tuple[bytes, bytes]], bytes], Callable[[bytes], None] | None]
 
 
 class Failed(Exception):
@@ -58,7 +64,7 @@ class Failed(Exception):
 
     @property
     def billable(self) -> bool:
-        """The provider may bill it: it was sent, and no complete answer says that it came to nothing (design.md, "Quota")."""
+        """The provider may bill it: it was sent, and no complete answer says that it came to nothing (docs/failover.md)."""
         if isinstance(self.cause, int):
             return not HTTPStatus.BAD_REQUEST <= self.cause < END_OF_STATUSES
         return self.cause != "ConnectFailure"
@@ -70,6 +76,7 @@ class Upstream:
     secret: gives a key, and the hosts that its owner lets it go to (hosts.py), as they are now: asked anew for each attempt, so
         that a Secret that changed is used for the next request, and never with the hosts of an older one.
     answers_bytes: of all answers together that are kept whole, until their callers have them.
+    hear: is told the trace's headers and the body of each request, and gives what is told the answer; None = nobody listens.
     """
 
     def __init__(
@@ -87,10 +94,12 @@ class Upstream:
         self._said: set[str] = set()
         self._answers_bytes = answers_bytes
         self._kept_bytes = 0
+        self._kept_of: dict[str, int] = {}
         self._heads: dict[tuple[int, str], tuple[Provider, bytes]] = {}
+        self.hear: Listen | None = None
 
     async def send(
-        self, provider: Provider, path: str, caller_headers: Headers, body: bytes, trace: Sequence[tuple[bytes, bytes]] = ()
+        self, provider: Provider, path: str, caller_headers: Headers, body: bytes | Form, trace: Sequence[tuple[bytes, bytes]] = ()
     ) -> "Answer":
         """One attempt, up to the head of the answer.
 
@@ -99,17 +108,35 @@ class Upstream:
         Raises:
             Failed: there is none. With "ConnectFailure" nothing was sent: no connection, or no credential that may go there.
         """
+        content_type, pieces, length = (_JSON, body, len(body)) if isinstance(body, bytes) else _written(body)
+        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n" % (self._fixed_head(provider, path), content_type, length)
+        answer = await self._send(provider, head, pieces, caller_headers, trace)
+        if self.hear is not None and isinstance(body, bytes):
+            answer.heard = self.hear(trace, body)
+        return answer
+
+    async def send_bare(
+        self, provider: Provider, method: str, path: str, caller_headers: Headers, trace: Sequence[tuple[bytes, bytes]] = ()
+    ) -> "Answer":
+        """As `send`, without a body. `path` may have a query, and is escaped."""
+        head = _head(provider, method, path) + (b"content-length: 0\r\n" if method == "POST" else b"")
+        return await self._send(provider, head, b"", caller_headers, trace)
+
+    async def _send(
+        self,
+        provider: Provider,
+        begun: bytes,
+        body: bytes | list[bytes | memoryview],
+        caller_headers: Headers,
+        trace: Sequence[tuple[bytes, bytes]],
+    ) -> "Answer":
+        """Complete the head that was begun with what only this caller and this attempt have, and send it."""
         kind = providers.PROVIDERS[provider.kind]
         secret, credential_line = self._attach(provider, kind, caller_headers)
         own = [pair for pair in caller_headers if pair[0] in kind.request_headers]
         own += [pair for pair in kind.headers if not any(pair[0] == name for name, _ in own)]
         own += trace
-        head = b"%bcontent-length: %d\r\n%b%b\r\n" % (
-            self._fixed_head(provider, path),
-            len(body),
-            b"".join(b"%b: %b\r\n" % pair for pair in own),
-            credential_line,
-        )
+        head = b"%b%b%b\r\n" % (begun, b"".join(b"%b: %b\r\n" % pair for pair in own), credential_line)
         try:
             got = await self._pool(provider).send(
                 head, body, connect_s=provider.connect_s, first_byte_s=provider.first_byte_s, idle_s=provider.idle_s
@@ -118,14 +145,17 @@ class Upstream:
             raise _as_failed(failure) from failure
         return Answer(got, secret, self._keep)
 
-    def _keep(self, more_bytes: int) -> None:
+    def _keep(self, more_bytes: int, whose: str) -> None:
         """Count what answers are kept; what is let go counts below 0.
 
         Raises:
-            Busy: it is too much for all of them together.
+            Busy: it is too much for all of them together; or more than half of that is this caller's, who may be slow to read it.
         """
         self._kept_bytes += more_bytes
-        if more_bytes > 0 and self._kept_bytes > self._answers_bytes:
+        own_bytes = self._kept_of.pop(whose, 0) + more_bytes
+        if own_bytes:
+            self._kept_of[whose] = own_bytes
+        if more_bytes > 0 and (self._kept_bytes > self._answers_bytes or (whose and own_bytes > self._answers_bytes // 2)):
             raise Busy("too many large answers are on their way at once; ask again, or ask for a stream", retry_after_s=1)
 
     def _attach(self, provider: Provider, kind: providers.Kind, caller_headers: Headers) -> tuple[bytes, bytes]:
@@ -157,15 +187,7 @@ class Upstream:
             return known[1]
         if len(self._heads) >= POOLS:  # of objects that are no more
             self._heads.clear()
-        lines = [
-            f"POST {provider.endpoint.path}{path} HTTP/1.1",
-            f"host: {_authority(provider.endpoint)}",
-            "content-type: application/json",
-            "accept-encoding: identity",  # usage must be readable, and a bomb must not unfold here
-            "user-agent: inference-broker",
-            *(f"{name}: {value}" for name, value in provider.headers),
-        ]
-        head = "".join(f"{line}\r\n" for line in lines).encode()
+        head = _head(provider, "POST", path)
         self._heads[id(provider), path] = (provider, head)  # the provider too: while it is here, nothing else has its id
         return head
 
@@ -183,10 +205,11 @@ class Upstream:
     async def _dial(self, end: Endpoint, factory: Callable[[], asyncio.BufferedProtocol], *, own_service: bool) -> None:
         """Resolve, judge, connect to what was judged. The pool bounds all of it in time."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
+        canonical = next((name for _, _, _, name, _ in found if name), None)
         error = OSError(f"{end.host} has no address")
         for family, _, _, _, where in found:
-            why = addresses.refusal(end.host, end.port, str(where[0]), self._rules, own_service=own_service)
+            why = addresses.refusal(end.host, end.port, str(where[0]), self._rules, own_service=own_service, canonical=canonical)
             if why is not None:
                 self._say_once(why)
                 error = OSError("refused")
@@ -226,9 +249,15 @@ class Upstream:
 
 
 class Answer:
-    """What a provider said. The credential of the attempt is watched for: it never goes back to a caller."""
+    """What a provider said. The credential of the attempt is watched for: it never goes back to a caller.
 
-    def __init__(self, got: client.Answer, secret: bytes, keep: Callable[[int], None]) -> None:
+    whose: who waits for it, "" = nobody who could keep it from others.
+    heard: is told what of it may go to the caller; None = nobody listens.
+    """
+
+    def __init__(self, got: client.Answer, secret: bytes, keep: Callable[[int, str], None]) -> None:
+        self.whose = ""
+        self.heard: Callable[[bytes], None] | None = None
         self._got = got
         self._secret = secret
         self._count = keep
@@ -269,12 +298,16 @@ class Answer:
                 self.close()
                 raise malformed(_WITHHELD)
             self._tail = seen[-len(self._secret) :]
+        if self.heard is not None:
+            self.heard(piece)
         return piece
 
     async def whole(self) -> bytes:
         body = await self.unchecked()
         if self.leaks(body):
             raise malformed(_WITHHELD)
+        if self.heard is not None:
+            self.heard(body)
         return body
 
     async def unchecked(self) -> bytes:
@@ -290,12 +323,30 @@ class Answer:
     def close(self) -> None:
         """Give the connection back, or cut it when the answer is not complete."""
         kept, self._kept_bytes = self._kept_bytes, 0
-        self._count(-kept)
+        self._count(-kept, self.whose)
         self._got.close()
 
     def _keep(self, more_bytes: int) -> None:
         self._kept_bytes += more_bytes
-        self._count(more_bytes)
+        self._count(more_bytes, self.whose)
+
+
+def _head(provider: Provider, method: str, path: str) -> bytes:
+    lines = [
+        f"{method} {provider.endpoint.path}{path} HTTP/1.1",
+        f"host: {_authority(provider.endpoint)}",
+        "accept-encoding: identity",  # usage must be readable, and a bomb must not unfold here
+        "user-agent: inference-broker",
+        *(f"{name}: {value}" for name, value in provider.headers),
+    ]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def _written(form: Form) -> tuple[bytes, list[bytes | memoryview], int]:
+    """A form's type, its body, and how long that is. No caller can have put this boundary into a part."""
+    boundary = secrets.token_hex(BOUNDARY_BYTES)
+    pieces = form.pieces(boundary)
+    return f"multipart/form-data; boundary={boundary}".encode("ascii"), pieces, sum(map(len, pieces))
 
 
 async def refused(provider: Provider, answer: Answer) -> Failed:

@@ -179,13 +179,19 @@ def read_world(settings: BrokerSettings, source: Source) -> World:
         allow_inline=settings.allow_inline_credentials,
         plain_http=read_hosts("--plain-http-hosts", settings.plain_http_hosts),
         allowed=read_hosts("--allow-hosts", settings.allow_hosts),
-        off=addresses.off_limits(settings.namespace, settings.environ),
+        off=addresses.off_limits(settings.namespace, settings.environ, read_resolver()),
         seals=settings.sealing_keys is not None,
     )
     try:
         return World(source.read(), operator)
     except files.Unreadable as broken:
         raise ConfigError(f"--resources: {broken}") from broken
+
+
+def read_resolver() -> str:
+    """Where names are looked for, which in a pod tells the cluster's domain."""
+    file = Path("/etc/resolv.conf")
+    return file.read_text(errors="replace") if file.is_file() else ""
 
 
 def read_hosts(flag: str, entries: tuple[str, ...]) -> addresses.HostList:

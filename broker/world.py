@@ -3,13 +3,16 @@
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from broker import policy
 from broker.credentials import Credential, SecretRef
 from broker.objects import Resources
 
 log = logging.getLogger(__name__)
+
+FAULTS_SAID: Final = 8  # of one object
+SAID_AT_ONCE: Final = 100
 
 
 class Source(Protocol):
@@ -42,22 +45,30 @@ class World:
     def __init__(self, resources: Resources, operator: policy.Settings) -> None:
         self.operator = operator
         self.generation = 0
+        self.snapshot = policy.build(Resources(), operator)
         self._said: frozenset[tuple[str, str, str]] = frozenset()
         self.replace(resources)
 
     def replace(self, resources: Resources) -> None:
-        self.snapshot = policy.build(resources, self.operator)
+        self.snapshot = policy.build(resources, self.operator, self.snapshot)
         self.resources = resources
         self.generation += 1
         self.built_s = time.monotonic()
         self._hosts = {(secret.about.namespace, secret.about.name): secret.hosts for secret in resources.secrets}
 
     def report(self) -> None:
-        """Say in the log what is wrong with the objects, each thing once until it is mended."""
+        """Say in the log what is wrong with the objects, each thing once until it is mended, and then that it is.
+
+        Who may write objects can get much wrong, again and again: of one object, and of one change, only so much is said.
+        """
         found: set[tuple[str, str, str]] = set()
         for status in self.snapshot.statuses:
             about = status.about
-            found.update(("object_rejected", about.place(fault.path), f"{about}: {fault}") for fault in about.faults)
+            found.update(("object_rejected", about.place(fault.path), f"{about}: {fault}") for fault in about.faults[:FAULTS_SAID])
+            if len(about.faults) > FAULTS_SAID:
+                found.add(
+                    ("object_rejected", about.place(""), f"{about}: more than {FAULTS_SAID} faults; its status tells, or `broker check`")
+                )
             if about.accepted:
                 found.update(
                     ("object_not_ready", about.place(condition.path), f"{about}: {condition.reason}: {condition.message}")
@@ -67,8 +78,15 @@ class World:
         for stray in self.resources.strays:
             if stray.ours:
                 found.add(("document_refused", stray.origin.place("") if stray.origin else "", str(stray.fault)))
-        for event, place, problem in sorted(found - self._said):
-            log.error(event, extra={"at": place, "problem": problem})
+        still = {problem for _, _, problem in found}  # wherever it stands by now
+        lines = [(logging.ERROR, event, place, problem) for event, place, problem in sorted(found - self._said)]
+        lines += [(logging.INFO, "object_mended", place, problem) for _, place, problem in sorted(self._said) if problem not in still]
+        for level, event, place, problem in lines[:SAID_AT_ONCE]:
+            log.log(level, event, extra={"at": place, "problem": problem})
+        if len(lines) > SAID_AT_ONCE:
+            log.error(
+                "objects_not_said", extra={"lines": len(lines) - SAID_AT_ONCE, "instead": "see each object's status, or `broker check`"}
+            )
         self._said = frozenset(found)
 
     def secret(self, ref: SecretRef) -> tuple[Credential | None, str | None]:

@@ -31,6 +31,7 @@ TESTED_IN = {
     "grant.py": "tests/broker/test_policy.py",
     "house.py": "tests/broker/test_pipeline.py",
     "http1": "tests/broker/http1",
+    "ids": "tests/broker/ids",
     "judges": "tests/broker/dialects",
     "kube": "tests/broker/kube",
     "ledger": "tests/broker/ledger",
@@ -122,7 +123,9 @@ def test_a_folder_that_lists_its_files_lists_all_of_them(folder: str, listed: se
     assert there - listed == set(), f"add them to the docstring of {folder}/__init__.py"
 
 
-def test_the_map_names_only_rooms_that_exist():
+def test_the_map_names_every_room_and_only_those_that_exist():
     rooms = re.findall(r"\b([a-z_0-9]+(?:\.py|/))", broker.__doc__ or "")
     assert len(rooms) >= 20
     assert [room for room in rooms if not (ROOT / "broker" / room).exists()] == []
+    there = {path.name if path.suffix else f"{path.name}/" for path in (ROOT / "broker").iterdir() if not path.name.startswith((".", "__"))}
+    assert there - {*rooms, "py.typed"} == set(), "add them to the docstring of broker/__init__.py"

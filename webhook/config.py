@@ -8,9 +8,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
-from broker.config import Address, ConfigError, Switch, address, count, csv, yes_or_no
+from broker.config import LOG_FORMATS, LOG_LEVELS, Address, ConfigError, Switch, address, count, csv, yes_or_no
 from broker.identity import parse_spiffe_id
-from broker.measures import duration
+from broker.measures import duration, one_of
 from broker.names import ADMIN_PORT, GATEWAY_PORT, PORT_MAX, WEBHOOK_PORT
 from broker.objects.words import LABEL, SUBDOMAIN
 
@@ -157,8 +157,8 @@ SWITCHES: Final = (
         socket,
     ),
     _switch("--drain", "DURATION", "how long reviews are still answered after SIGTERM, until none are sent here any more", "5s", duration),
-    _switch("--log-level", "LEVEL", "debug, info, warning or error", "info"),
-    _switch("--log-format", "FORMAT", "json or text; auto = text on a terminal", "auto"),
+    _switch("--log-level", "LEVEL", "debug, info, warning or error", "info", one_of(*LOG_LEVELS)),
+    _switch("--log-format", "FORMAT", "json or text; auto = text on a terminal", "auto", one_of(*LOG_FORMATS)),
 )
 
 

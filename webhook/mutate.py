@@ -134,6 +134,12 @@ def _judge_names(it: Pod, gateway: Gateway, port: int) -> None:
         raise Refused(f"the name {GATEWAY_CONTAINER} belongs to the injected local gateway: take that init container away or rename it")
     if present and f"--port={port}" not in (present[0].args or ()):
         raise Refused(f"the Pod has a local gateway that does not listen on port {port}: take its init container {GATEWAY_CONTAINER} away")
+    meant = sidecar.container(gateway, port)
+    if present and (present[0].command, present[0].args) != (meant["command"], meant["args"]):
+        raise Refused(
+            f"the Pod has a local gateway that does not run what is injected here: take its init container {GATEWAY_CONTAINER} away, "
+            "and it gets one that does"
+        )
     for volume in it.spec.volumes or ():
         ours = volume.csi is not None and volume.csi.driver == gateway.spiffe_csi_driver
         if (volume.name == sidecar.SPIFFE_VOLUME and not ours) or (volume.name == sidecar.NO_TOKEN_VOLUME and volume.empty_dir is None):

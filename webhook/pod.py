@@ -32,6 +32,7 @@ class Security(msgspec.Struct, frozen=True, rename="camel"):
 
 class Container(msgspec.Struct, frozen=True, rename="camel"):
     name: Name
+    command: Annotated[list[str], msgspec.Meta(max_length=_ENTRIES)] | None = None
     args: Annotated[list[str], msgspec.Meta(max_length=_ENTRIES)] | None = None
     env: Annotated[list[EnvVar], msgspec.Meta(max_length=_ENTRIES)] | None = None
     env_from: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=_ENTRIES)] | None = None

@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 
 from broker.config import Address
+from broker.http1.limits import Limits
+from broker.http1.listener import Listener
 from webhook import review
 from webhook.review import BAD_REQUEST, Misread, Request, Unreadable, Verdict
 
@@ -27,11 +29,13 @@ log = logging.getLogger(__name__)
 BODY_BYTES: Final = 7 << 20
 BODIES_BYTES: Final = 64 << 20  # of all reviews under way
 BODY_S: Final = 5.0
+# Whoever connects and says nothing costs 300 KB until he is let go, and he need not be anybody: one more costs the oldest its place
+HANDSHAKES: Final = 128
 HANDSHAKE_S: Final = 5.0
 # Above the 90 s for which the API server keeps an idle connection, so that it never asks on one that we are closing
 KEEP_ALIVE_S: Final = 120.0
 CONNECTIONS: Final = 512
-BACKLOG: Final = 256
+BACKLOG: Final = 256  # of the plain door
 PIECE_BYTES: Final = 1 << 16
 SHUTDOWN_S: Final = 5.0
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -76,7 +80,7 @@ class Doors:
         self._why_not_ready = why_not_ready
         self._admin = _runner(_admin(figures.registry, self._reasons), KEEP_ALIVE_S)
         self._runner = _runner(self._reviews.app, KEEP_ALIVE_S)
-        self._listening: asyncio.Server | None = None
+        self._listening: Listener | None = None
 
     async def open(self, listen: Address, admin: Address, tls: ssl.SSLContext) -> tuple[int, int]:
         """Listen; the ports, since 0 means any.
@@ -88,11 +92,9 @@ class Doors:
         site = web.TCPSite(self._admin, admin.host or None, admin.port, backlog=BACKLOG)
         await site.start()
         await self._runner.setup()
-        self._listening = await asyncio.get_running_loop().create_server(
-            self._connect, listen.host or None, listen.port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S, backlog=BACKLOG
-        )
-        ports: tuple[int, int] = (self._listening.sockets[0].getsockname()[1], self._admin.addresses[0][1])
-        return ports
+        limits = Limits(handshakes=HANDSHAKES, handshake_s=HANDSHAKE_S)
+        self._listening = Listener((listen.host, listen.port), self._connect, limits, tls)
+        return self._listening.port, self._admin.addresses[0][1]
 
     def _connect(self) -> asyncio.Protocol:
         """One connection more than we take costs the oldest that asks for nothing its place, else the oldest."""

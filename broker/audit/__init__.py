@@ -6,6 +6,9 @@
     reading.py    line by line, in bounded memory
     verifying.py, verdict.py    is it as it was written?
     showing.py, following.py    the lines that somebody wants to see
+    key.py        the secret without which nobody can rewrite the log unseen
+
+The commands are in auditing.py, outside: they are imported at every start, also in agents' pods, and what is in here is not.
 
 What a chain cannot show by itself is a missing tail, or (without a key) a file rewritten from some line to its end: for that the
 head goes to the log once a minute and at the end, and to a metric; `broker audit verify --head` compares them.
@@ -13,8 +16,6 @@ head goes to the log once a minute and at the end, and to a metric; `broker audi
 
 from broker.audit.folder import NEVER, Rotation
 from broker.audit.lines import Discarded, Expired, Head, Line, Lost, Record, Rotated, Start, Stop
-from broker.audit.verdict import Fault, Noted, Verdict, noted
-from broker.audit.verifying import verify
 from broker.audit.writing import STALLED_BYTES, Audit
 
 __all__ = [
@@ -23,17 +24,12 @@ __all__ = [
     "Audit",
     "Discarded",
     "Expired",
-    "Fault",
     "Head",
     "Line",
     "Lost",
-    "Noted",
     "Record",
     "Rotated",
     "Rotation",
     "Start",
     "Stop",
-    "Verdict",
-    "noted",
-    "verify",
 ]

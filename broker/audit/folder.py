@@ -23,6 +23,7 @@ from broker.measures import Kept
 
 _STAMP: Final = "%Y%m%dT%H%M%S.%fZ"
 _STAMPED: Final = re.compile(r"\.([0-9]{8}T[0-9]{6}\.[0-9]{6}Z)").fullmatch
+_OWN: Final = "end it, or give each broker its own --audit (`broker dev`: its own --state)"
 MODE: Final = 0o600
 OPENED: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -231,7 +232,7 @@ def _lock(fd: int, path: Path) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise OSError(error.errno, f"another process writes the audit log {path}: give each broker its own --audit") from error
+        raise OSError(error.errno, f"another process writes the audit log {path}: {_OWN}") from error
 
 
 def _clear_up(fd: int, path: Path) -> None:
@@ -241,7 +242,7 @@ def _clear_up(fd: int, path: Path) -> None:
         OSError: by now another file has the name: who writes it rotated it just now.
     """
     if not _same(fd, path):
-        raise OSError(errno.EBUSY, f"another process writes the audit log {path}: give each broker its own --audit")
+        raise OSError(errno.EBUSY, f"another process writes the audit log {path}: {_OWN}")
     for sibling in siblings(path):
         if _same(fd, sibling):
             sibling.unlink()

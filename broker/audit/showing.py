@@ -16,7 +16,6 @@ from broker.cells import cell, plain
 from broker.money import dollars
 
 Output = Literal["table", "json", "csv"]
-OUTPUTS: Final = ("table", "json", "csv")
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 END: Final = datetime.max.replace(tzinfo=UTC)
 _GAP: Final = "  "
@@ -98,10 +97,15 @@ def _names_of(line: Seen) -> tuple[str, ...]:
 
 
 class Shown:
-    """Picks lines and words them. unreadable: how many were no line of an audit log."""
+    """Picks lines and words them.
+
+    unreadable: how many were no line of an audit log. looked_at: all lines so far. picked: those that were wanted.
+    """
 
     def __init__(self, wanted: Wanted, output: Output) -> None:
         self.unreadable = 0
+        self.looked_at = 0
+        self.picked = 0
         self._wanted = wanted
         self._word: Callable[[bytes], str] = {"table": _row, "json": _as_it_is, "csv": _sheet_row}[output]
         self.head = {"table": _padded([name for name, _ in _TABLE]), "json": "", "csv": ",".join(_CSV) + "\n"}[output]
@@ -110,12 +114,14 @@ class Shown:
         """The wanted ones, each with its line end."""
         decode = msgspec.json.Decoder(Seen).decode
         for _, raw in raws:
+            self.looked_at += 1
             try:
                 worded = self._word(raw) if self._wanted.has(decode(raw)) else ""
             except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
                 self.unreadable += 1
                 continue
             if worded:
+                self.picked += 1
                 yield worded
 
 

@@ -304,20 +304,6 @@ class Verifier:
             self._faults.append((order, fault))
 
 
-def verify(*paths: str, keys: Sequence[bytes] = (), noted_heads: Sequence[Noted] = ()) -> Verdict:
-    """Verify the files of one log, or of several.
-
-    Raises:
-        KeyNeeded: they were made with a key, and none was given.
-        OSError: one cannot be read.
-    """
-    verifier = Verifier(keys, noted_heads)
-    for path in once(paths):
-        with Path(path).open("rb") as file:
-            verifier.read(path, file)
-    return verifier.verdict()
-
-
 def once(paths: Sequence[str]) -> Iterator[str]:
     """Each file once: a rotation that is under way has one file by two names for a moment."""
     seen: set[tuple[int, int]] = set()

@@ -16,6 +16,7 @@ from broker.controller.scribe import Name, News, Scribe, Seen
 from broker.errors import Unavailable
 from broker.kube.connection import Connection
 from broker.kube.essence import essence
+from broker.kube.holdings import Room
 from broker.kube.source import KINDS, Cluster, Scope
 from broker.kube.watching import Collection, Fields, Reading, Reflector
 from broker.kube.writing import Writing
@@ -112,7 +113,7 @@ class Office:
 
     async def _follow(self, cluster: Cluster) -> None:
         async for resources in cluster.changes():
-            self._resources, self._snapshot = resources, policy.build(resources, self._operator)
+            self._resources, self._snapshot = resources, policy.build(resources, self._operator, self._snapshot)
             self._use()
             self._tell()
 
@@ -187,4 +188,4 @@ def _listed(place: BundleConfigMap, reflector: Reflector[Fields]) -> Listed:
 
 
 BUNDLES: Final[Reading[Fields]] = Reading(essence, dict)
-STATUSES: Final[Reading[tuple[Name, Seen]]] = Reading(_status_of, _seen)
+STATUSES: Final[Reading[tuple[Name, Seen]]] = Reading(_status_of, _seen, Room(size=256 << 20))  # they are our own words, and bounded

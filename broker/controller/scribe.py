@@ -14,6 +14,7 @@ from broker.controller.desired import Status, desired, differs, left_over, witho
 from broker.kube.connection import Away, Refused
 from broker.kube.writing import PASSING
 from broker.policy.status import ObjectStatus
+from broker.turns import in_turn
 
 COUNTS_S: Final = 30.0  # between two writes of figures that changed
 SETTLING_S: Final = 1.0  # between two writes of anything else
@@ -145,7 +146,10 @@ class Scribe:
                 self._said_back()
 
     def _due(self) -> tuple[list[_Task], float]:
-        """What is to be written now, conditions first; and when it is nothing, for how long."""
+        """What is to be written now, conditions first; and when it is nothing, for how long.
+
+        Each namespace in turn, and what was written longest ago first: one that changes all the time keeps no other from being told.
+        """
         news, now_s = self._news(), self._now_s()
         for gone in self._entries.keys() - news.statuses.keys():
             del self._entries[gone]
@@ -162,7 +166,11 @@ class Scribe:
                 wait_s = min(wait_s, due_s - now_s)
             else:
                 (urgent if is_urgent else counts).append(task)
-        return urgent + counts, wait_s
+        return self._in_order(urgent) + self._in_order(counts), wait_s
+
+    def _in_order(self, tasks: list[_Task]) -> list[_Task]:
+        tasks.sort(key=lambda task: self._entries[task.name].written_s)
+        return in_turn(tasks, lambda task: task.name.namespace)
 
     def _wanted(self, name: Name, told: ObjectStatus, news: News) -> tuple[_Task, bool] | None:
         """What to write to one object, and whether that is more than figures; None when its status says all of it."""

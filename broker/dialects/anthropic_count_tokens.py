@@ -11,6 +11,7 @@ from msgspec import Raw
 from broker import body as bodies
 from broker.body import quote
 from broker.chat import Demand, Options
+from broker.grant import KeptId
 from broker.judges.anthropic_messages import REFUSED_FIELDS, features_of_headers, judge
 from broker.metering import Gauge, StreamMeter, meter
 from broker.tallies.whole import WholeTally, counted
@@ -28,6 +29,7 @@ class CountQuestion:
 
     streaming = False
     texts: Sequence[Raw] = ()
+    kept: Sequence[KeptId] = ()
 
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)

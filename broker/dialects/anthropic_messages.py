@@ -3,14 +3,17 @@
 Source: platform.claude.com/docs/en/api/messages; event names and usage as anthropic-python types them.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from broker import body as bodies
 from broker.body import Members, given, quote, read_count, read_flag, split
 from broker.chat import Demand, Options
 from broker.demand import Output
-from broker.judges.anthropic_messages import REFUSED_FIELDS, TEMPLATE, features_of_headers, judge
+from broker.grant import KeptId
+from broker.judges.anthropic_messages import REFUSED_FIELDS, TEMPLATE, features_of_headers, is_usually_priced, judge
 from broker.metering import Gauge, StreamMeter, meter
+from broker.spelling import longest_bytes
 from broker.tallies.anthropic_messages import MessagesTally
 from broker.wording.anthropic import error, error_event, models, one_model, rate_limit_headers
 
@@ -24,17 +27,20 @@ class MessagesQuestion:
 
     __slots__ = ("_bound", "_members", "_output", "features", "model", "streaming", "texts")
 
+    kept: Sequence[KeptId] = ()
+
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
         self._members = members
         self.model = bodies.read_model(members)
         bodies.refuse_members(members, REFUSED_FIELDS)
         self.streaming = read_flag(members, "stream") or False
-        self._output = Output(limit=read_count(members, "max_tokens"), thinking=_read_thinking(members))
+        limit = read_count(members, "max_tokens")
+        self._output = Output(limit, thinking=_read_thinking(members), priced=is_usually_priced(members))
         found = judge(members)
         self.features = frozenset(found.features)
         self.texts = found.texts
-        self._bound = TEMPLATE.bound(len(body), found)
+        self._bound = TEMPLATE.bound(longest_bytes(body), found)
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:
         return self._output.demand(self._bound, default_output, max_output)

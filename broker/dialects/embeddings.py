@@ -13,10 +13,11 @@ from broker.body import given, quote, read_flag
 from broker.chat import Demand, Options
 from broker.demand import Findings
 from broker.errors import BadRequest
-from broker.grant import Feature
+from broker.grant import Feature, KeptId
 from broker.judges.openai import OTHER_MODELS, UNFOLDING, features_of_headers
 from broker.judges.prompts import judge_prompts
 from broker.metering import Gauge, StreamMeter, meter
+from broker.spelling import longest_bytes
 from broker.tallies.whole import WholeTally, embedded
 from broker.wording.openai import error, error_event, models, one_model, rate_limit_headers
 
@@ -41,6 +42,7 @@ class EmbeddingsQuestion:
 
     streaming = False
     features: frozenset[Feature] = frozenset()
+    kept: Sequence[KeptId] = ()
 
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
@@ -55,7 +57,7 @@ class EmbeddingsQuestion:
         found = Findings()
         inputs = judge_prompts(prompts, "input", found)
         self.texts: Sequence[Raw] = found.texts
-        self._bound = len(body) - found.media_bytes + found.extra_tokens + INPUT_TOKENS * inputs
+        self._bound = longest_bytes(body) - found.media_bytes + found.extra_tokens + INPUT_TOKENS * inputs
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:  # noqa: ARG002  there is no output
         return Demand(self._bound, 0, 0)

@@ -4,6 +4,7 @@ Source: developers.openai.com/api/reference/chat-completions; for what compatibl
 Ollama and OpenRouter.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Raw
@@ -14,10 +15,11 @@ from broker.chat import Demand, Options
 from broker.demand import LIMIT_ALIASES, Findings, Output
 from broker.errors import BadRequest
 from broker.features import refuse_id, refuse_unknown
-from broker.grant import Feature
+from broker.grant import Feature, KeptId
 from broker.judges import openai
-from broker.judges.openai import OTHER_MODELS, TEMPLATE, UNFOLDING, features_of_headers
+from broker.judges.openai import OTHER_MODEL, OTHER_MODELS, TEMPLATE, UNFOLDING, features_of_headers, is_usually_priced
 from broker.metering import Gauge, StreamMeter, meter
+from broker.spelling import longest_bytes
 from broker.tallies.openai_chat import ChatTally
 from broker.wording.openai import error, error_event, models, one_model, rate_limit_headers
 
@@ -35,6 +37,7 @@ REFUSED_FIELDS: Final = {
     **UNFOLDING,
     "best_of": "it makes answers that are billed and never seen; use 'n'",
     "use_beam_search": "it makes answers that are billed and never seen; use 'n'",
+    "moderation": OTHER_MODEL,
     "prediction": "it cannot be combined with an output limit, which every request here carries",
 }
 TEXT_PARTS: Final = frozenset({"text", "refusal", "thinking"})
@@ -47,6 +50,8 @@ class ChatQuestion:
 
     __slots__ = ("_asked_usage", "_bound", "_limits", "_members", "_output", "_stream_options", "features", "model", "streaming", "texts")
 
+    kept: Sequence[KeptId] = ()
+
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
         self._members = members
@@ -54,14 +59,15 @@ class ChatQuestion:
         bodies.refuse_members(members, REFUSED_FIELDS)
         self.streaming = read_flag(members, "stream") or False
         self._limits = {name: limit for name in LIMIT_FIELDS if (limit := read_count(members, name)) is not None}
-        self._output = Output(limit=min(self._limits.values(), default=None), choices=read_count(members, "n", most=CHOICES_MAX) or 1)
+        choices = read_count(members, "n", most=CHOICES_MAX) or 1
+        self._output = Output(min(self._limits.values(), default=None), choices, priced=is_usually_priced(members))
         raw = given(members, "stream_options")
         self._stream_options = {} if raw is None else split(raw, "stream_options")
         self._asked_usage = read_flag(self._stream_options, "include_usage") or False
         found = _judge(members)
         self.features = frozenset(found.features)
         self.texts = found.texts
-        self._bound = TEMPLATE.bound(len(body), found)
+        self._bound = TEMPLATE.bound(longest_bytes(body), found)
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:
         return self._output.demand(self._bound, default_output, max_output)
@@ -139,6 +145,8 @@ def _judge_message(message: Members, found: Findings) -> None:
 
 
 def _judge_part(part: Members, found: Findings) -> None:
+    if given(part, "uuid") is not None:  # vLLM takes what it has of that name, or any medium that stands in the part, whatever its type
+        raise refuse_id("messages.content.uuid")
     raw = given(part, "type")
     kind = "" if raw is None else read_text(raw, "messages.content.type")
     if kind in TEXT_PARTS:

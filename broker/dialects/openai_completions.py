@@ -12,10 +12,11 @@ from broker import body as bodies
 from broker.body import given, quote, read_count, read_flag, split
 from broker.chat import Demand, Options
 from broker.demand import LIMIT_ALIASES, Findings, Output
-from broker.grant import Feature
-from broker.judges.openai import OTHER_MODELS, UNFOLDING, features_of_headers
+from broker.grant import Feature, KeptId
+from broker.judges.openai import OTHER_MODELS, UNFOLDING, features_of_headers, is_usually_priced
 from broker.judges.prompts import judge_prompts
 from broker.metering import Gauge, StreamMeter, meter
+from broker.spelling import longest_bytes
 from broker.tallies.openai_completions import CompletionsTally
 from broker.wording.openai import error, error_event, models, one_model, rate_limit_headers
 
@@ -55,6 +56,7 @@ class CompletionsQuestion:
     __slots__ = ("_asked_usage", "_bound", "_echoes", "_members", "_output", "_stream_options", "model", "streaming", "texts")
 
     features: frozenset[Feature] = frozenset()
+    kept: Sequence[KeptId] = ()
 
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
@@ -68,10 +70,11 @@ class CompletionsQuestion:
         found = Findings()
         prompts = 1 if (raw := given(members, "prompt")) is None else judge_prompts(raw, "prompt", found)
         answers = max(read_count(members, name, most=CHOICES_MAX) or 1 for name in ("n", "best_of"))
-        self._output = Output(limit=read_count(members, "max_tokens"), choices=prompts * answers)
+        limit = read_count(members, "max_tokens")
+        self._output = Output(limit, choices=prompts * answers, priced=is_usually_priced(members))
         self._echoes = read_flag(members, "echo") or False
         self.texts: Sequence[Raw] = found.texts
-        bound = len(body) - found.media_bytes + found.extra_tokens + PROMPT_TOKENS * prompts
+        bound = longest_bytes(body) - found.media_bytes + found.extra_tokens + PROMPT_TOKENS * prompts
         self._bound = bound * (1 + answers) if self._echoes else bound  # a server may bill what it repeats
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:

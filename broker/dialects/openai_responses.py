@@ -1,8 +1,9 @@
-"""OpenAI's Responses, without state: what a response needs comes with its request, and nothing of it is kept.
+"""OpenAI's Responses. Nothing of them is kept unless the caller asks for it and its policy grants it; what is kept is named by sealed ids.
 
 Source: developers.openai.com/api/reference/responses; for what compatible servers add, the documentation of vLLM, Ollama and llama.cpp.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Raw
@@ -11,9 +12,11 @@ from broker import body as bodies
 from broker.body import given, quote, read_count, read_flag
 from broker.chat import Demand, Options
 from broker.demand import LIMIT_ALIASES, Output
-from broker.judges.openai import OTHER_MODEL, OTHER_MODELS, TEMPLATE, UNFOLDING, features_of_headers
+from broker.grant import Feature, KeptId
+from broker.judges.openai import OTHER_MODEL, OTHER_MODELS, TEMPLATE, UNFOLDING, features_of_headers, is_usually_priced
 from broker.judges.openai_responses import judge
 from broker.metering import Gauge, StreamMeter, meter
+from broker.spelling import longest_bytes
 from broker.tallies.openai_responses import ResponsesTally
 from broker.wording.openai import error, models, one_model, rate_limit_headers
 from broker.wording.openai import response_error_event as error_event
@@ -39,7 +42,7 @@ REFUSED_FIELDS: Final = {
 class ResponsesQuestion:
     """A response that was asked for. Satisfies dialects.Question."""
 
-    __slots__ = ("_bound", "_hosted_calls", "_members", "_output", "features", "model", "streaming", "texts")
+    __slots__ = ("_bound", "_hosted_calls", "_members", "_output", "features", "kept", "model", "streaming", "texts")
 
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
@@ -47,11 +50,12 @@ class ResponsesQuestion:
         self.model = bodies.read_model(members)
         bodies.refuse_members(members, REFUSED_FIELDS)
         self.streaming = read_flag(members, "stream") or False
-        self._output = Output(limit=read_count(members, LIMIT_FIELD))
+        self._output = Output(read_count(members, LIMIT_FIELD), priced=is_usually_priced(members))
         found, self._hosted_calls = judge(members)
         self.features = frozenset(found.features)
+        self.kept: Sequence[KeptId] = found.kept
         self.texts = found.texts
-        self._bound = TEMPLATE.bound(len(body), found)
+        self._bound = TEMPLATE.bound(longest_bytes(body), found)
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:
         return self._output.demand(self._bound, default_output, max_output)
@@ -62,7 +66,8 @@ class ResponsesQuestion:
     def body(self, model: str, granted_output: int, options: Options) -> bytes:  # noqa: ARG002  all servers of this dialect read the same
         members: dict[str, bytes | Raw] = {**self._members, "model": quote(model), LIMIT_FIELD: b"%d" % granted_output}
         if given(self._members, "store") is None:
-            members["store"] = b"false"  # responses are kept unless told otherwise
+            kept = Feature.BACKGROUND in self.features  # who asks for it later finds nothing else
+            members["store"] = b"true" if kept else b"false"  # responses are kept unless told otherwise
         if self._hosted_calls:
             members["max_tool_calls"] = b"%d" % self._hosted_calls
         return bodies.join(members)

@@ -5,4 +5,5 @@ finding.py      one row of the answer  trusting.py   Workload API, SVID, bundles
 deciding.py     the objects            reaching.py   providers, and whether they take the key
 keeping.py      quotas, audit, clock   entering.py   the doors of a broker that runs here
 sealing.py      the keys of kept state
+collecting.py   the OpenTelemetry collector
 """

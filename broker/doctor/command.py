@@ -14,7 +14,7 @@ from broker.cells import plain
 WRONG: Final = 1
 _TOLD: Final = """\
 Looks at everything that a broker needs, from here, with the switches and variables of `broker serve`: Workload API, SVID, trust bundles,
-objects, Secrets, providers, quota store, clocks, audit, admin doors. It changes nothing. Run it where the broker runs.
+objects, Secrets, providers, quota store, clocks, audit, collector, admin doors. It changes nothing. Run it where the broker runs.
 
 Exit code: 0 = nothing is wrong (warnings included), 1 = something is, 2 = called wrongly.
 
@@ -85,7 +85,8 @@ def run(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
             raise config.ConfigError(f"--peer: {wrong}") from wrong
     logs.configure(sys.stderr, tuple, "critical", "text")  # what is wrong is in a row
     values, faults = _values(args, environ)
-    findings = [finding.fail("switches", fault, "give it as docs/commands.md has it") for fault in faults.values()]
+    remedy = "give it as docs/commands.md has it; --like PID takes the switches of a broker that runs"
+    findings = [finding.fail("switches", fault, remedy) for fault in faults.values()]
     settings = config.BrokerSettings(environ=environ, **values)
     order = examining.Order(settings, frozenset(faults), args["peer"], ask=args["ask_providers"])
     findings += asyncio.run(examining.examine(order))

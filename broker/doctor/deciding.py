@@ -10,8 +10,9 @@ from broker.config import BrokerSettings, ConfigError
 from broker.doctor.finding import Finding, fail, few, ok, warn
 from broker.objects import Resources
 from broker.policy.status import ObjectStatus
+from broker.review.checking import Finding as Remark
 from broker.review.checking import errors_of, warnings_of
-from broker.wiring import read_hosts
+from broker.wiring import read_hosts, read_resolver
 
 _CHECK: Final = "objects"
 _MEND: Final = "mend it; `broker check` says all of it, with file, line and column"
@@ -46,7 +47,7 @@ async def examine(settings: BrokerSettings, trust_domain: str) -> Decided:
             allow_inline=settings.allow_inline_credentials,
             plain_http=read_hosts("--plain-http-hosts", settings.plain_http_hosts),
             allowed=read_hosts("--allow-hosts", settings.allow_hosts),
-            off=addresses.off_limits(settings.namespace, settings.environ),
+            off=addresses.off_limits(settings.namespace, settings.environ, read_resolver()),
         )
         resources = await asyncio.to_thread(_read, settings)
     except ConfigError as wrong:
@@ -78,17 +79,22 @@ def _findings(resources: Resources, snapshot: policy.Snapshot, settings: BrokerS
         remedy = "bind the chart's ClusterRole of the broker to its service account in that namespace, or take it out of --namespaces"
         yield fail(_CHECK, f"namespace {namespace} may not be read ({what})", remedy)
     errors = list(errors_of(resources, snapshot))
-    yield from few((fail(_CHECK, f"{one.object} at {one.place}: {one.path}: {one.message}", _MEND) for one in errors), _MEND)
+    yield from few((fail(_CHECK, _told(one), _MEND) for one in errors), _MEND)
     yield from few((_provider(status, row.name, row.reason, row.message) for status, row in _away(snapshot)), _MEND)
     notes = [one for one in warnings_of(resources, snapshot) if "is not ready" not in one.message]
-    yield from few((warn(_CHECK, f"{one.object} at {one.place}: {one.path}: {one.message}", _MEND) for one in notes), _MEND)
+    yield from few((warn(_CHECK, _told(one), _MEND) for one in notes), _MEND)
     models = sum(not offer.taken for offer in snapshot.offers.values())
     grants = sum(rule.grants for rule in snapshot.rules.all)
     if not models or not grants:
         missing = "no AIRoutingPolicy offers a model" if not models else "no AIAccessPolicy grants anything"
-        yield warn(_CHECK, f"{missing}: every request will be refused", "write one: docs/objects.md")
+        remedy = "mend the objects above, then look again" if errors else "write one: docs/objects.md"
+        yield warn(_CHECK, f"{missing}: every request will be refused", remedy)
     elif not errors:
-        yield ok(_CHECK, f"{len(snapshot.statuses)} accepted: {models} models, {grants} policies that grant")
+        yield ok(_CHECK, f"{len(snapshot.statuses)} accepted; models: {models}, policies that grant: {grants}")
+
+
+def _told(one: Remark) -> str:
+    return f"{one.object} at {one.place}: {f'{one.path}: ' if one.path else ''}{one.message}"
 
 
 def _away(snapshot: policy.Snapshot) -> Iterator[tuple[ObjectStatus, "Away"]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker.config import BrokerSettings
-from broker.doctor import deciding, entering, keeping, reaching, sealing, trusting
+from broker.doctor import collecting, deciding, entering, keeping, reaching, sealing, trusting
 from broker.doctor.finding import Finding
 
 _SOCKET: Final = "spiffe_endpoint_socket"
@@ -55,6 +55,7 @@ async def examine(order: Order) -> list[Finding]:
     findings += keeping.examine_audit(settings)
     if "sealing_keys" not in order.absent:
         findings += sealing.examine(settings, decided.snapshot)
+    findings += await collecting.examine(settings)
     findings += await entering.examine_port(settings.admin)
     findings += entering.examine_doors(settings)
     return findings

@@ -6,11 +6,13 @@ host that its Secret's owner named; no redirects, no proxies; what is answered i
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -84,8 +86,11 @@ def _unreached(name: str, away: Exception) -> Finding:
             remedy = "use the name that its certificate has; certificates of a company's own CA come in with SSL_CERT_FILE"
         case ssl.SSLError():
             found, remedy = f"no TLS there ({away.reason})", "look at the port; http:// is for Services of the same namespace"
+        case ConnectionRefusedError():
+            found, remedy = "nothing listens there (Connection refused)", "start the server, or name the host and port where it listens"
         case OSError():
-            found, remedy = f"no connection ({away.strerror or 'nothing in time'})", _NETWORK
+            why = os.strerror(away.errno) if away.errno else "nothing in time"
+            found, remedy = f"no connection ({why})", _NETWORK
         case _:
             raise away
     return fail(_CHECK, f"{name}: {found}", remedy)
@@ -98,11 +103,10 @@ class _Forbidden(Exception):
 async def _connect(provider: Provider, settings: policy.Settings) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Resolve, judge, connect to what was judged."""
     end, rules = provider.endpoint, (settings.allowed, settings.off)
-    found = await asyncio.get_running_loop().getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM)
-    judged = [
-        (str(where[0]), addresses.refusal(end.host, end.port, str(where[0]), rules, own_service=provider.own_service))
-        for *_, where in found
-    ]
+    found = await asyncio.get_running_loop().getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
+    canonical = next((name for _, _, _, name, _ in found if name), None)
+    judge = partial(addresses.refusal, end.host, end.port, rules=rules, own_service=provider.own_service, canonical=canonical)
+    judged = [(str(where[0]), judge(str(where[0]))) for *_, where in found]
     error: Exception = _Forbidden(next((why for _, why in judged if why), f"{end.host} has no address"))
     for address in _allowed(judged):
         try:

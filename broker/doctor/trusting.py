@@ -26,6 +26,7 @@ _WAYS: Final = (
     ("Connection refused", "the socket is there and nobody listens: start the SPIFFE agent, or remove the socket that it left"),
     ("Permission denied", "let this user into the folder of the socket and write to it"),
     ("silent", "what listens there does not answer as a SPIFFE agent: name the socket of the Workload API, and look at the agent's log"),
+    ("UNAVAILABLE", "that may be no SPIFFE agent: name the socket of the Workload API; an agent says in its log why it hung up"),
 )
 _ENTRY: Final = "make an entry for this workload (with SPIRE: a ClusterSPIFFEID whose selectors fit this pod), then wait a few seconds"
 
@@ -176,7 +177,7 @@ async def _config_maps(settings: BrokerSettings) -> dict[str, Bundle]:
 def peers(trusted: Trusted, rules: policy.Snapshot | None, asked: Iterable[str], now: float) -> Iterator[Finding]:
     """Whether a bundle vouches for the trust domains that the policies name, and for those of the SPIFFE IDs that somebody asks about."""
     check = "trust bundles"
-    remedy = "federate with it in the SPIFFE server, or give its CA certificates with --trust-bundle {}=FILE"
+    remedy = "federate with it in the SPIFFE server, or give its CA certificates with --trust-bundle {}=FILE; or mend the name"
     named = {domain: f"policies name identities of {domain}" for domain in sorted(_domains(rules))}
     named |= {domain: f"{whole} is of {domain}" for whole in asked if (domain := whole.removeprefix("spiffe://").partition("/")[0])}
     good: list[str] = []

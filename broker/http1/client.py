@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from broker.http1.answer import Answer, ExchangeFailed, Lost, Malformed, NotSent, TooBig, TooLate
 from broker.http1.limits import USUAL, ClientLimits
@@ -45,9 +45,12 @@ class Pool:
         self._closed = False
         shrink_tls_buffers()
 
-    async def send(self, head: bytes, body: bytes, *, connect_s: float, first_byte_s: float, idle_s: float) -> Answer:
+    async def send(
+        self, head: bytes, body: bytes | Sequence[bytes | memoryview], *, connect_s: float, first_byte_s: float, idle_s: float
+    ) -> Answer:
         """Send one request; return when the answer's head is here. `head` ends with its empty line and says the body's length.
 
+        body: whole, or in pieces.
         first_byte_s: from now to the head of the answer, the sending included.
         idle_s: between two bytes after that; not while the caller leaves bytes unread.
 

@@ -81,6 +81,8 @@ class Connection(asyncio.BufferedProtocol):
         self.gone = True
         self._drop_body()
         self._server.remove(self)
+        self.full = False  # nobody reads any more: an exchange that goes on without its caller must not wait for him
+        self._let_write()
         reply, self.reply = self.reply, None
         if reply is not None:
             reply.cancel()
@@ -116,11 +118,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.full = False
+        self._let_write()
+        if not self.closing:
+            self.deadline = math.inf if self.reply is not None else self._server.loop.time() + self._server.limits.keep_alive_s
+
+    def _let_write(self) -> None:
         writable, self.writable = self.writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
-        if not self.closing:
-            self.deadline = math.inf if self.reply is not None else self._server.loop.time() + self._server.limits.keep_alive_s
 
     # -- the request
     def _collect(self, data: bytes) -> None:

@@ -38,8 +38,9 @@ class Listener:
         self._make = make
         self._limits = limits
         self._tls = tls
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._sock = socket.create_server(address, family=family, backlog=BACKLOG)
+        both = not address[0] and socket.has_dualstack_ipv6()  # a cluster may have IPv6 alone
+        family = socket.AF_INET6 if both or ":" in address[0] else socket.AF_INET
+        self._sock = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
         hear_silence(self._sock, limits.write_s + SILENCE_S)
         self._sock.setblocking(False)  # noqa: FBT003  its only parameter
         self._opening: dict[asyncio.Task[None], None] = {}  # in the order in which they came

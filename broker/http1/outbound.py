@@ -4,6 +4,7 @@ import asyncio
 import math
 import select
 import ssl
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import httptools
@@ -184,21 +185,22 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = self._pool.loop.time() + first_byte_s
         return answer
 
-    async def say(self, head: bytes, body: bytes) -> None:
+    async def say(self, head: bytes, body: bytes | Sequence[bytes | memoryview]) -> None:
         """Write the request: in one go when it is small, else in slices as the other side takes them."""
-        if len(body) <= JOIN_BYTES:
+        if isinstance(body, bytes) and len(body) <= JOIN_BYTES:
             self._transport.write(head + body)
             return
         self._sending = True
         self._transport.write(head)
-        view = memoryview(body)
-        for at in range(0, len(body), JOIN_BYTES):
-            if self._lost or self._answer is None or self._complete:
-                return  # an early answer: the rest is nobody's, and the connection will not be used again
-            self._transport.write(view[at : at + JOIN_BYTES])
-            if self.full:
-                self._writable = self._pool.loop.create_future()
-                await self._writable
+        for piece in (body,) if isinstance(body, bytes) else body:
+            view = memoryview(piece)
+            for at in range(0, len(view), JOIN_BYTES):
+                if self._lost or self._answer is None or self._complete:
+                    return  # an early answer: the rest is nobody's, and the connection will not be used again
+                self._transport.write(view[at : at + JOIN_BYTES])
+                if self.full:
+                    self._writable = self._pool.loop.create_future()
+                    await self._writable
         self._sending = False
 
     def resume(self) -> None:

@@ -228,7 +228,10 @@ _TAKERS: Final[dict[bytes, Callable[[Head, bytes, int], None]]] = {
 
 
 def judge_body(head: Head) -> None:
-    """Raises BadRequest for a body that is neither JSON nor multipart: the other types are those that a web page can send unasked."""
+    """Raises BadRequest for a body that is neither JSON nor multipart: the other types are those that a web page can send unasked.
+
+    A page can send a form as well, but never without Origin.
+    """
     if (head.length or head.chunked) and head.content_type not in _BODIES:
         raise BadRequest("The body must be application/json or multipart/form-data: set Content-Type.")
 

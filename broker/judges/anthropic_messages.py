@@ -49,6 +49,7 @@ REFUSED_FIELDS: Final = {
     "compaction": "its summary is billed outside of the usage that is reported; summarize in a request of its own",
     "billing_policy": "who pays is decided by the owner of the provider's account",
 }
+USUAL_SERVICE: Final = {"speed": b'"standard"', "inference_geo": b'"global"'}
 EDITS: Final = frozenset({"clear_tool_uses_20250919", "clear_thinking_20251015"})  # of context_management; they only leave out
 
 # Betas that change how a model answers, none of which reaches state, other hosts, other models or other accounts.
@@ -100,9 +101,7 @@ def _judge_state(members: Members, found: Findings) -> None:
     if (raw := given(members, "diagnostics")) is not None and given(split(raw, "diagnostics"), "previous_message_id") is not None:
         raise refuse_id("diagnostics.previous_message_id")
     if (raw := given(members, "container")) is not None:
-        if not bodies.is_object(raw) or given(split(raw, "container"), "id") is not None:
-            raise refuse_id("container")
-        _found_hosted(found)
+        _judge_container(raw, found)
     if given(members, "mcp_servers") is not None:
         _found_hosted(found)
     if (raw := given(members, "context_management")) is not None:
@@ -110,6 +109,20 @@ def _judge_state(members: Members, found: Findings) -> None:
         for edit in [] if edits is None else found.split_each(edits, "context_management.edits"):
             if _kind(edit, "context_management.edits.type") not in EDITS:
                 reject("'context_management' may only clear: a summary is billed outside of the reported usage", "context_management")
+
+
+def _judge_container(raw: Raw, found: Findings) -> None:
+    """A new one, with skills that Anthropic has made: any other container or skill is somebody's of the same account."""
+    if not bodies.is_object(raw):
+        raise refuse_id("container")
+    container = split(raw, "container")
+    if given(container, "id") is not None:
+        raise refuse_id("container")
+    skills = given(container, "skills")
+    for skill in [] if skills is None else found.split_each(skills, "container.skills"):
+        if _kind(skill, "container.skills.type") != "anthropic":
+            raise refuse_id("container.skills.skill_id")
+    _found_hosted(found)
 
 
 def _found_hosted(found: Findings) -> None:
@@ -184,6 +197,11 @@ def _judge_tool(tool: Members, found: Findings) -> None:
         found.extra_tokens += CLIENT_TOOL_TOKENS
     elif kind not in ("", "custom"):
         _found_hosted(found)
+
+
+def is_usually_priced(members: Members) -> bool:
+    """False of what costs more than the model's price says: fast mode six times that, one country a tenth more ("Pricing")."""
+    return all((raw := given(members, name)) is None or bytes(raw) == usual for name, usual in USUAL_SERVICE.items())
 
 
 def features_of_headers(headers: Iterable[Header]) -> frozenset[Feature]:

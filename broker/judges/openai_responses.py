@@ -1,7 +1,7 @@
 """What a request for a response reaches beyond its own bytes: stored state by id, hosted tools, media, other models.
 
-An item of the input may stand for itself or, by its id, for one that the provider keeps for everybody of its account. So an id passes
-only beside the content that it names, and what is nothing but an id never does.
+An item of the input may stand for itself or, by its id, for one that the provider keeps for everybody of its account. So what is nothing
+but an id needs a feature, and then passes sealed alone (broker/ids); beside the content that it names, an id needs none.
 
 Source: developers.openai.com/api/reference/responses (create: input, tools) as openai-python 3.52 types them.
 """
@@ -14,17 +14,18 @@ from msgspec import Raw
 from broker import body as bodies
 from broker.body import Members, given, read_count, read_flag, read_text, reject, split
 from broker.demand import Findings
-from broker.errors import BadRequest, FeatureNotGranted
+from broker.errors import BadRequest
 from broker.features import refuse_id, refuse_unknown
-from broker.grant import Feature
+from broker.grant import Feature, KeptId
 from broker.judges.openai import judge_file, judge_image, judge_sound
 
 # Calls of hosted tools in one response, where the caller names no number: each call is followed by one more reading of the whole input.
 TOOL_CALLS: Final = 9
 # What a tool that the caller runs and OpenAI describes adds to a prompt. It is not documented; those of Anthropic have up to 1,234.
 CLIENT_TOOL_TOKENS: Final = 1536
+NEW_CONTAINER: Final = 'send `"container": {"type": "auto"}`, or run the code in your own pod'
 
-ID_FIELDS: Final = frozenset({"previous_response_id", "conversation", "prompt", "request_id", "session_params", "kv_transfer_params"})
+ID_FIELDS: Final = frozenset({"conversation", "prompt", "request_id", "session_params", "kv_transfer_params"})  # no policy opens these
 
 # Items that say all there is to them, with the member that says it.
 _PLAIN: Final = {
@@ -45,15 +46,10 @@ _HOSTED: Final = {
     "tool_search_call": "arguments",
     "program": "code",
     "program_output": "result",
+    "code_interpreter_call": "code",
 }
-# Items that name what the provider keeps, with the member that does.
-_BY_ID: Final = {
-    "item_reference": "id",
-    "image_generation_call": "id",
-    "file_search_call": "id",
-    "code_interpreter_call": "container_id",
-    "mcp_approval_response": "approval_request_id",
-}
+# Items of tools that nobody may use here.
+_NEVER: Final = frozenset({"image_generation_call", "file_search_call"})
 _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _LOCAL_TOOLS: Final = frozenset({"function", "custom"})
 _CLIENT_TOOLS: Final = frozenset({"local_shell", "apply_patch", "computer", "computer_use_preview"})
@@ -103,12 +99,9 @@ def _judge_state(members: Members, found: Findings) -> None:
         cache = split(raw, "prompt_cache_options")
         if given(cache, "comparison_response_id") is not None:
             raise refuse_id("prompt_cache_options.comparison_response_id")
+    _name_kept(members, "previous_response_id", "previous_response_id", found)
     if read_flag(members, "background"):
-        raise FeatureNotGranted(
-            "an answer made in the background is fetched by its id, which other agents of the provider's account could use too; "
-            "ask without 'background', or for a stream (no policy can grant this: the broker does not seal ids to identities yet)",
-            param="background",
-        )
+        found.features.add(Feature.BACKGROUND)
     if read_flag(members, "store"):
         found.features.add(Feature.STORAGE)
     if (raw := given(members, "reasoning")) is not None:
@@ -127,81 +120,106 @@ def _judge_item(item: Members, found: Findings) -> None:
     kind = _read_kind(item, "input.type")
     if not kind and given(item, "role") is not None:
         kind = "message"
-    if kind in _BY_ID:
-        raise refuse_id(f"input.{_BY_ID[kind]}")
-    if not kind and given(item, "id") is not None:  # a reference, whose type may be left out
+    if kind in _NEVER:
         raise refuse_id("input.id")
+    if not kind and given(item, "id") is not None:
+        kind = "item_reference"  # whose type may be left out
     content = _PLAIN.get(kind) or _HOSTED.get(kind)
     judge_of_kind = _ITEMS.get(kind)
     if content is not None:
-        _require(item, content)
+        _find(item, content, found)
     elif judge_of_kind is None:
         raise refuse_unknown(kind, "input.type")
     else:
         judge_of_kind(item, found)
     if kind in _HOSTED:
         found.features.add(Feature.HOSTED_TOOLS)
+    _name_kept(item, "container_id", "input.container_id", found)
 
 
-def _require(item: Members, content: str) -> Raw:
-    """The member that says all of an item: without it the item is an id and nothing else."""
+def _name_kept(members: Members, name: str, param: str, found: Findings) -> bool:
+    """The member names kept state, where it is there."""
+    if (raw := given(members, name)) is None:
+        return False
+    found.add_kept(KeptId(Feature.FILES if name == "container_id" else Feature.STORAGE, param, read_text(raw, param)))
+    return True
+
+
+def _find(item: Members, content: str, found: Findings) -> Raw | None:
+    """The member that says all of an item; None = the item is an id and nothing else."""
     raw = given(item, content)
-    if raw is not None:
-        return raw
-    if given(item, "id") is not None:
-        raise refuse_id("input.id")
-    raise BadRequest(f"an item of 'input' has no {content!r}", param="input")
+    if raw is None and not _name_kept(item, "id", "input.id", found):
+        raise BadRequest(f"an item of 'input' has no {content!r}", param="input")
+    return raw
 
 
 def _judge_message(item: Members, found: Findings) -> None:
-    _judge_content(_require(item, "content"), "input.content", found)
+    if (content := _find(item, "content", found)) is not None:
+        _judge_content(content, "input.content", found)
 
 
 def _judge_output(item: Members, found: Findings) -> None:
-    _judge_content(_require(item, "output"), "input.output", found)
+    if (output := _find(item, "output", found)) is not None:
+        _judge_content(output, "input.output", found)
 
 
 def _judge_screenshot(item: Members, found: Findings) -> None:
-    shot = split(_require(item, "output"), "input.output")
+    if (output := _find(item, "output", found)) is None:
+        return
+    shot = split(output, "input.output")
     if _read_kind(shot, "input.output.type") not in ("computer_screenshot", "input_image"):
         raise refuse_unknown(_read_kind(shot, "input.output.type"), "input.output.type")
     _judge_image(shot, "input.output", found)
 
 
-def _judge_computer_call(item: Members, found: Findings) -> None:  # noqa: ARG001  as all judges of items
-    _require(item, "action" if given(item, "action") is not None else "actions")
+def _judge_computer_call(item: Members, found: Findings) -> None:
+    _find(item, "action" if given(item, "action") is not None else "actions", found)
+
+
+def _judge_reference(item: Members, found: Findings) -> None:
+    if not _name_kept(item, "id", "input.id", found):
+        raise BadRequest("a reference in 'input' has no 'id'", param="input.id")
+
+
+def _judge_approval(item: Members, found: Findings) -> None:
+    """It lets the provider run the call that it names."""
+    found.features.add(Feature.HOSTED_TOOLS)
+    if not _name_kept(item, "approval_request_id", "input.approval_request_id", found):
+        raise BadRequest("an approval in 'input' has no 'approval_request_id'", param="input.approval_request_id")
+
+
+_ENCRYPTED: Final = 'ask with `include: ["reasoning.encrypted_content"]` and send back what comes, or leave the item or its id out'
 
 
 def _judge_reasoning(item: Members, found: Findings) -> None:
     """Encrypted reasoning is its text, encrypted, in base64: it has more bytes than tokens."""
-    if given(item, "encrypted_content") is None and given(item, "id") is not None:
-        raise FeatureNotGranted(
-            "input.id names reasoning kept at the provider's account, which other agents share: ask with "
-            '`include: ["reasoning.encrypted_content"]` and send back what comes, or leave the item or its id out',
-            param="input.id",
-        )
+    encrypted = given(item, "encrypted_content")
+    if (encrypted is None or not read_text(encrypted, "input.encrypted_content")) and (raw := given(item, "id")) is not None:
+        found.add_kept(KeptId(Feature.STORAGE, "input.id", read_text(raw, "input.id"), _ENCRYPTED))
     for name in ("content", "summary"):
         if (raw := given(item, name)) is not None:
             _judge_content(raw, f"input.{name}", found)
 
 
 def _judge_shell_call(item: Members, found: Findings) -> None:
-    _require(item, "action")
+    _find(item, "action", found)
     if (raw := given(item, "environment")) is not None:
         _judge_environment(raw, "input.environment", found)
 
 
 def _judge_added_tools(item: Members, found: Findings) -> None:
-    _judge_tools(_require(item, "tools"), found)
+    if (tools := _find(item, "tools", found)) is not None:
+        _judge_tools(tools, found)
 
 
 def _judge_found_tools(item: Members, found: Findings) -> None:
     found.features.add(Feature.HOSTED_TOOLS)
-    _judge_tools(_require(item, "tools"), found)
+    _judge_added_tools(item, found)
 
 
 def _judge_update(item: Members, found: Findings) -> None:
     """Another effort, or another form of answer, from here on: its own bytes and nothing else."""
+    _find(item, "text" if given(item, "text") is not None else "reasoning", found)
 
 
 _ITEMS: Final[dict[str, Callable[[Members, Findings], None]]] = {
@@ -211,6 +229,8 @@ _ITEMS: Final[dict[str, Callable[[Members, Findings], None]]] = {
     "computer_call": _judge_computer_call,
     "computer_call_output": _judge_screenshot,
     "reasoning": _judge_reasoning,
+    "item_reference": _judge_reference,
+    "mcp_approval_response": _judge_approval,
     "shell_call": _judge_shell_call,
     "additional_tools": _judge_added_tools,
     "tool_search_output": _judge_found_tools,
@@ -228,6 +248,8 @@ def _judge_content(content: Raw, param: str, found: Findings) -> None:
 
 def _judge_part(part: Members, param: str, found: Findings) -> None:
     kind = _read_kind(part, f"{param}.type")
+    if given(part, "uuid") is not None:  # of vLLM: see dialects/openai_chat.py
+        raise refuse_id(f"{param}.uuid")
     if kind in _TEXTS:
         if (text := given(part, "text")) is not None and bodies.is_text(text):
             found.texts.append(text)
@@ -295,9 +317,9 @@ def _judge_mcp(tool: Members, found: Findings) -> None:
 
 def _judge_interpreter(tool: Members, found: Findings) -> None:
     container = given(tool, "container")
-    if container is not None:
-        if not bodies.is_object(container):
-            raise refuse_id("tools.container")
+    if container is not None and not bodies.is_object(container):
+        found.add_kept(KeptId(Feature.FILES, "tools.container", read_text(container, "tools.container"), NEW_CONTAINER))
+    elif container is not None:
         _judge_container(split(container, "tools.container"), "tools.container")
     found.features.add(Feature.HOSTED_TOOLS)
 
@@ -323,7 +345,9 @@ def _judge_environment(raw: Raw, param: str, found: Findings) -> None:
         _judge_container(environment, param)
         found.features.add(Feature.HOSTED_TOOLS)
     elif kind == "container_reference":
-        raise refuse_id(f"{param}.container_id")
+        found.features.add(Feature.HOSTED_TOOLS)
+        if not _name_kept(environment, "container_id", f"{param}.container_id", found):
+            raise BadRequest(f"{param!r} has no 'container_id'", param=param)
     elif kind != "local":
         raise refuse_unknown(kind, f"{param}.type")
 

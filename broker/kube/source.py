@@ -8,11 +8,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from broker.kube.connection import Connection
 from broker.kube.essence import essence
+from broker.kube.holdings import Room
 from broker.kube.secrets import Secrets, referred
 from broker.kube.tasks import Tasks
 from broker.kube.watching import PACE, Collection, Pace, Reading, Reflector
@@ -27,7 +28,7 @@ KINDS: Final[Mapping[str, str]] = {
 EVERY_NAMESPACE: Final = "*"
 
 COALESCE_S: Final = 0.02
-COALESCE_MAX_S: Final = 0.5
+COALESCE_MAX_S: Final = 2.0  # as long a policy that is withdrawn waits at most, however much is written
 LOOK_UP_S: Final = 0.3
 LOOK_S: Final = 1.0
 WORK_SHARE: Final = 4  # between two changes four times as long as the first took to come into force: a storm leaves time to serve
@@ -56,6 +57,12 @@ class Scope:
 
 
 READING: Final[Reading[Document | Stray]] = Reading(essence, read_document)
+# Hundreds of each kind in one namespace, and no more than a broker works out anew in a moment when one of them changes
+ROOMS: Final[Mapping[str, Room]] = {
+    "AIAccessPolicy": Room(2_000, 2 << 20),
+    "AIRoutingPolicy": Room(2_000, 1 << 20),
+    "AIProvider": Room(2_000, 1 << 20),
+}
 
 
 class Cluster:
@@ -72,7 +79,7 @@ class Cluster:
         self._secrets = Secrets(connection, READING, self._changed.set, pace)
         self._lists = {
             namespace: tuple(
-                Reflector(connection, Collection(API_VERSION, kind, plural, namespace), READING, self._changed.set, pace)
+                Reflector(connection, Collection(API_VERSION, kind, plural, namespace), _reading(kind), self._changed.set, pace)
                 for kind, plural in KINDS.items()
             )
             for namespace in scope.lists
@@ -126,12 +133,15 @@ class Cluster:
         own = self._lists[self._own]
         if self._scope.own in self._too_old:
             return [f"{_why(each)}, which is longer than --max-staleness" for each in own if each.stale_s > (self._max_stale_s or 0)]
-        return [_why(each) for each in own if not each.synced]
+        crowded = [_crowded(each, self._scope.own) for each in own if self._scope.own in each.crowded]
+        return [_why(each) for each in own if not each.synced] + crowded
 
     def remarks(self) -> list[str]:
         """What is wrong besides, and keeps no other namespace from being served."""
-        others = (each for lists in self._lists.values() for each in lists if each.synced or each.what.namespace != self._own)
-        return [_why(each) for each in others if each.trouble or not each.synced]
+        lists = [each for lists in self._lists.values() for each in lists]
+        others = (each for each in lists if each.synced or each.what.namespace != self._own)
+        crowded = [_crowded(each, namespace) for each in lists for namespace in sorted(each.crowded - {self._scope.own})]
+        return [_why(each) for each in others if each.trouble or not each.synced] + crowded
 
     def stale_s(self) -> dict[tuple[str, str], float]:
         """By kind and namespace: seconds since the API server last gave a sign of life of it."""
@@ -143,13 +153,15 @@ class Cluster:
         return None if self._scope.namespaces is None else self._scope.own
 
     def _documents(self) -> list[Document | Stray]:
+        """But of unreadable namespaces: a part of one may grant what the rest of it denies."""
         _, unreadable = self._unknown()
         return [
             one
-            for namespace, lists in self._lists.items()
-            if (namespace or self._scope.own) not in unreadable  # a part of a namespace may grant what the rest of it denies
+            for lists in self._lists.values()
+            if not any(each.refusal for each in lists)
             for each in lists
             for one in each.objects
+            if isinstance(one, Stray) or one.about.namespace not in unreadable
         ]
 
     def _old(self) -> frozenset[str]:
@@ -167,7 +179,19 @@ class Cluster:
                 unreadable.add(namespace or self._scope.own)
             elif not all(each.synced for each in lists):
                 pending.add(namespace or self._scope.own)
+            unreadable.update(*(each.crowded for each in lists))
         return frozenset(pending), frozenset(unreadable)
+
+
+def _reading(kind: str) -> Reading[Document | Stray]:
+    return replace(READING, room=ROOMS[kind])
+
+
+def _crowded(each: Reflector[Document | Stray], namespace: str) -> str:
+    return (
+        f"namespace {namespace} has more {each.what.plural} than brokers have room for ({ROOMS[each.what.kind]}), so none of its objects "
+        f"is in force. When it has fewer they are, after the next list, which comes every {PACE.list_s / 60:.0f} minutes"
+    )
 
 
 def _why(each: Reflector[Document | Stray]) -> str:

@@ -18,13 +18,14 @@ import msgspec
 
 from broker.kube.connection import Away, Connection, Refused, TooLarge, cleaned
 from broker.kube.decoding import Event, Lines, Page, Unreadable, read_event, read_object, read_page, read_status
+from broker.kube.holdings import ROOM, Holdings, Kept, Key, Room
 from broker.objects.reading import as_mapping
 
 log = logging.getLogger(__name__)
 
 PAGE_OBJECTS: Final = 250
 PAGE_BYTES: Final = 32 << 20
-OBJECTS: Final = 20_000
+OBJECTS: Final = 100_000
 
 GONE: Final = 410
 FORBIDDEN: Final = 403
@@ -66,7 +67,7 @@ class Pace:
 
     watch_s: a watch is asked to end after about so long; then it goes on from where it was.
     list_s: after a watch the server is asked for everything again when the last list is older, whatever the watch said.
-    pause_max_s: short, because a revoked policy waits for it once the API server is back.
+    pause_max_s: short, because a revoked policy waits for it once the API server is back. While the server says 403, forbidden_s.
     steady_s: what lived this long was good: the pauses start anew.
     forbidden_s: an API server that starts says 403 before it has read its own rules; for so long that takes nothing away.
     """
@@ -88,16 +89,12 @@ class Reading(Generic[_T]):
 
     counts: the part of it that matters; a change elsewhere is none.
     read: that part into what is kept.
+    room: for how much of a namespace.
     """
 
     counts: Callable[[Fields], Fields]
     read: Callable[[Fields], _T]
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept(Generic[_T]):
-    digest: bytes
-    value: _T
+    room: Room = ROOM
 
 
 class Reflector(Generic[_T]):
@@ -121,7 +118,7 @@ class Reflector(Generic[_T]):
         self._on_change = on_change
         self._pace = pace
         self._random = random.SystemRandom()
-        self._kept: dict[tuple[str, str], _Kept[_T]] = {}
+        self._held: Holdings[_T] = Holdings(reading.room)
         self._version = ""
         self._page_objects = PAGE_OBJECTS
         self._alive_s = self._began_s = time.monotonic()
@@ -129,7 +126,12 @@ class Reflector(Generic[_T]):
 
     @property
     def objects(self) -> list[_T]:
-        return [kept.value for kept in self._kept.values()]
+        return list(self._held.values)
+
+    @property
+    def crowded(self) -> frozenset[str]:
+        """Namespaces that have more than there is room for; none of their objects is known."""
+        return self._held.crowded
 
     @property
     def stale_s(self) -> float:
@@ -160,7 +162,8 @@ class Reflector(Generic[_T]):
                 await asyncio.sleep(max(wait_s, self._pause_s(failures)))
 
     def _pause_s(self, failures: int) -> float:
-        longest_s: float = min(self._pace.pause_max_s, self._pace.pause_min_s * 2 ** min(failures - 1, 16))
+        most_s = self._pace.forbidden_s if self.refusal else self._pace.pause_max_s  # an object names what we may not read a hundred times
+        longest_s: float = min(most_s, self._pace.pause_min_s * 2 ** min(failures - 1, 16))
         return longest_s * self._random.uniform(0.5, 1)
 
     def _note(self, trouble: str) -> None:
@@ -180,7 +183,7 @@ class Reflector(Generic[_T]):
         if self.synced and now_s - self._forbidden_s < self._pace.forbidden_s:
             return
         self._version, self.synced, known = "", False, self.refusal
-        self._kept.clear()
+        self._held = Holdings(self._reading.room)
         self.refusal = str(refused)
         if self.refusal != known:
             self._on_change()
@@ -194,13 +197,15 @@ class Reflector(Generic[_T]):
 
     async def _list(self) -> None:
         """Everything anew. What is not in the list is not there."""
-        found: dict[tuple[str, str], _Kept[_T]] = {}
+        found: Holdings[_T] = Holdings(self._reading.room)
         more = version = ""
         while True:
             page = await self._page(more)
             for raw in page.items or ():
-                key, kept = self._made(raw)
-                found[key] = kept
+                key, kept = self._made(raw, found.crowded)
+                if kept is not None:
+                    found.put(key, kept)
+                await asyncio.sleep(0)  # to read an object may take long: others have a turn after each
             if len(found) > OBJECTS:
                 raise Unreadable(f"there are more than {OBJECTS} {self.what}; limit them with a ResourceQuota (count/{self.what.plural}…)")
             version = page.metadata.version
@@ -209,8 +214,10 @@ class Reflector(Generic[_T]):
                 break
         if not version:
             raise Unreadable("a list has no resourceVersion")
-        changed = not self.synced or self.refusal or {k: v.digest for k, v in found.items()} != {k: v.digest for k, v in self._kept.items()}
-        self._kept, self._version, self.synced, self.refusal = found, version, True, ""
+        changed = not self.synced or self.refusal or not found.same_as(self._held)
+        crowded = self._held.crowded
+        self._held, self._version, self.synced, self.refusal = found, version, True, ""
+        self._say_crowded(crowded)
         self._listed_s = time.monotonic()
         self._alive()
         if changed:
@@ -247,6 +254,7 @@ class Reflector(Generic[_T]):
                 for line in lines.feed(chunk):
                     self._apply(read_event(line))
                     self._alive()
+                    await asyncio.sleep(0)  # as in a list
 
     def _apply(self, event: Event) -> None:
         if event.type == "ERROR":
@@ -257,25 +265,33 @@ class Reflector(Generic[_T]):
             return
         if event.type not in ("ADDED", "MODIFIED", "DELETED"):
             raise Unreadable("a watch has an event that is neither ADDED, MODIFIED, DELETED, BOOKMARK nor ERROR")
-        key, kept = self._made(event.object)
-        before = self._kept.get(key)
-        if event.type == "DELETED":
-            self._kept.pop(key, None)
-        else:
-            self._kept[key] = before if before is not None and before.digest == kept.digest else kept
+        crowded = self._held.crowded
+        key, kept = self._made(event.object, crowded)
+        changed = self._held.drop(key) if event.type == "DELETED" else kept is not None and self._held.put(key, kept)
         self._version = read_object(event.object, _version)
-        now = self._kept.get(key)
-        if now is not before:
+        self._say_crowded(crowded)
+        if changed:
             self._on_change()
 
-    def _made(self, raw: msgspec.Raw) -> tuple[tuple[str, str], _Kept[_T]]:
-        def make(fields: Fields) -> tuple[tuple[str, str], _Kept[_T]]:
+    def _say_crowded(self, before: frozenset[str]) -> None:
+        for namespace in sorted(self._held.crowded - before):
+            log.error("namespace_crowded", extra={"about": str(self.what), "namespace": namespace, "room": str(self._reading.room)})
+
+    def _made(self, raw: msgspec.Raw, crowded: frozenset[str]) -> tuple[Key, Kept[_T] | None]:
+        """What is kept of an object; None in a crowded namespace."""
+
+        def make(fields: Fields) -> tuple[Key, Kept[_T] | None]:
             metadata = as_mapping(fields.get("metadata")) or {}
-            counts = self._reading.counts({"apiVersion": self.what.api, "kind": self.what.kind, **fields})
-            digest = sha256(msgspec.json.encode(counts, order="deterministic")).digest()
             key = str(metadata.get("namespace", "")), str(metadata.get("name", ""))
-            kept = self._kept.get(key)
-            return key, kept if kept is not None and kept.digest == digest else _Kept(digest, self._reading.read(counts))
+            if key[0] in crowded:
+                return key, None
+            counts = self._reading.counts({"apiVersion": self.what.api, "kind": self.what.kind, **fields})
+            written = msgspec.json.encode(counts, order="deterministic")
+            digest = sha256(written).digest()
+            kept = self._held.get(key)
+            if kept is not None and kept.digest == digest:
+                return key, kept
+            return key, Kept(digest, len(written), self._reading.read(counts))
 
         return read_object(raw, make)
 

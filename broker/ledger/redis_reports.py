@@ -2,7 +2,8 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, cast
 
 import msgspec
@@ -12,7 +13,7 @@ from broker.adjustment import with_credits
 from broker.ledger.holds import first_hour
 from broker.ledger.redis_cluster import Nodes
 from broker.ledger.redis_node import away
-from broker.ledger.redis_places import Place
+from broker.ledger.redis_places import TOGETHER, Place
 from broker.ledger.redis_scripts import LAYOUT
 from broker.ledger.redis_wire import Reply
 from broker.quota import Reading, Tally
@@ -27,7 +28,7 @@ _decode_past: Final = msgspec.msgpack.Decoder(list[int]).decode
 
 
 class Reports:
-    """One look at the store.
+    """One look at the store. What is asked here raises Unavailable, also when it takes longer than anybody waits for.
 
     Args:
         places: where something was ever counted.
@@ -40,7 +41,7 @@ class Reports:
         self._now_us = now_us
 
     async def tallies(self) -> tuple[Tally, ...]:
-        async with asyncio.timeout(DEADLINE_S):
+        async with _in_time():
             found: list[Tally | None] = []
             async for place in self._readable():
                 found += [_tally(*entry, self._now_us) async for entry in self._hash(place, b"/tallies")]
@@ -48,22 +49,26 @@ class Reports:
 
     async def readings(self) -> tuple[Reading, ...]:
         readings: list[Reading] = []
-        async with asyncio.timeout(DEADLINE_S):
+        async with _in_time():
             async for place in self._readable():
                 readings += await self._counted(place)
                 readings += await self._leased(place)
         return tuple(sorted(readings, key=lambda reading: reading.counter))
 
     async def open_holds(self) -> int:
-        async with asyncio.timeout(DEADLINE_S):
-            counts = [await self._ask(place, b"ZCARD", b"/open") async for place in self._readable()]
+        counts: list[Reply] = []
+        async with _in_time():
+            for few in _batches([place async for place in self._readable()]):
+                counts += await asyncio.gather(*(self._ask(place, b"ZCARD", b"/open") for place in few))
         return sum(count for count in counts if isinstance(count, int))
 
     async def _readable(self) -> AsyncIterator[Place]:
         """All that this version wrote, or could have."""
-        for place in self._places:
-            if await self._ask(place, b"HGET", b"", b"layout") == b"%d" % LAYOUT:
-                yield place
+        for few in _batches(self._places):
+            layouts = await asyncio.gather(*(self._ask(place, b"HGET", b"", b"layout") for place in few))
+            for place, layout in zip(few, layouts, strict=True):
+                if layout == b"%d" % LAYOUT:
+                    yield place
 
     async def _counted(self, place: Place) -> list[Reading]:
         now_us = max(self._now_us, int(cast("bytes | None", await self._ask(place, b"HGET", b"", b"clock")) or 0))
@@ -110,6 +115,21 @@ class Reports:
                 raise away()
             raise node.refuse(said)
         return reply
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncGenerator[None]:
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            yield
+    except TimeoutError:
+        raise away() from None
+
+
+def _batches(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
+    """A round trip for each of thousands of namespaces would take seconds."""
+    for at in range(0, len(places), TOGETHER):
+        yield places[at : at + TOGETHER]
 
 
 def _tally(field: str, packed: bytes, now_us: int) -> Tally | None:

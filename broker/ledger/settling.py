@@ -28,6 +28,7 @@ class _Ending(NamedTuple):
     usage: Usage | None
     is_void: bool
     cost_microusd: int | None = None
+    is_bounded: bool = True
 
 
 class Settler:
@@ -55,9 +56,9 @@ class Settler:
         """Endings that the ledger has not confirmed yet."""
         return len(self._sending) + len(self._waiting)
 
-    def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None = None) -> None:
-        """As Ledger.settle."""
-        self._accept(_Ending(hold_id, usage, is_void=False, cost_microusd=cost_microusd))
+    def settle(self, hold_id: str, usage: Usage | None, cost_microusd: int | None = None, *, bounded: bool = True) -> None:
+        """As Ledger.settle. `bounded`: as the demand said; what had no bound does not pass it."""
+        self._accept(_Ending(hold_id, usage, is_void=False, cost_microusd=cost_microusd, is_bounded=bounded))
 
     def void(self, hold_id: str) -> None:
         """As Ledger.void."""
@@ -140,7 +141,7 @@ class Settler:
             await self._ledger.void(ending.hold_id)
             return
         excess = await self._ledger.settle(ending.hold_id, ending.usage, ending.cost_microusd)
-        if excess:
+        if excess and ending.is_bounded:
             self.excess_tokens += excess
             log.error("usage_over_hold", extra={"hold_id": ending.hold_id, "tokens": excess})
 

@@ -4,7 +4,9 @@ reading.py     the walker that finds all faults at once     words.py        smal
 routing.py     AIRoutingPolicy.spec                         connections.py  AIProvider.spec
 access.py      AIAccessPolicy.spec                          secrets.py      keys, and where they may go
 documents.py   one whole document → one object              resources.py    everything that a source has read
-status.py      what the controller writes back
+status.py      what the controller writes back              metadata.py     whose object it is
+yamltext.py    YAML, with a place for each value            origin.py       where something was written
+duration.py    durations as the objects write them
 """
 
 from broker.objects.documents import AccessPolicy, Document, ProviderObject, RoutingPolicy, Stray, read_document

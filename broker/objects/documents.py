@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Final
 
 from broker.credentials import Credential, Credentials, SecretRef
@@ -15,7 +16,7 @@ from broker.objects.reading import Fault, as_list, as_mapping, read
 from broker.objects.routing import RoutingSpec
 from broker.objects.secrets import SecretObject, read_secret
 
-_KINDS: Final[frozenset[str]] = frozenset(("AIRoutingPolicy", "AIAccessPolicy", "AIProvider", "Secret"))
+_KINDS: Final = ("AIRoutingPolicy", "AIAccessPolicy", "AIProvider", "Secret")
 _TOP: Final[frozenset[str]] = frozenset(("apiVersion", "kind", "metadata", "spec", "status"))
 
 
@@ -132,7 +133,9 @@ def _stray(fields: Mapping[str, object], kind: object, origin: Origin | None) ->
     version = fields.get("apiVersion")
     ours = not isinstance(kind, str) or not isinstance(version, str) or version.startswith(GROUP) or kind.endswith("List") or kind == "List"
     if ours:
-        text = "is none of AIRoutingPolicy, AIAccessPolicy, AIProvider, Secret; a List is given as one document for each of its items"
+        near = get_close_matches(str(kind), _KINDS, 1)
+        hint = f"did you mean {near[0]}?" if near else "a List is given as one document for each of its items"
+        text = f"is none of {', '.join(_KINDS)}; {hint}"
     else:
         text = "is not read here; the broker reads AIRoutingPolicy, AIAccessPolicy, AIProvider and Secret"
     return Stray(origin, Fault("kind", text), ours)

@@ -5,7 +5,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -17,11 +17,12 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from broker import genai
-from broker.otlp import Keep
+from broker.otlp import Content, Keep
 from broker.otlp.collector import Collector
 from broker.otlp.outbox import Exporter, Outbox
 from broker.otlp.points import Points
 from broker.otlp.quiet import hushed
+from broker.otlp.redaction import cleaner
 from broker.otlp.spans import Spans
 from broker.otlp.variables import Wanted
 from broker.telemetry import Figure, Telemetry
@@ -34,11 +35,14 @@ UNNAMED: Final = "unknown_service"
 FLUSH_S: Final = 2.0  # for both, at the end: a collector that is away does not hold up who is being stopped
 
 
-async def open_exports(wanted: Wanted, telemetry: Telemetry, version: str, closing: AsyncExitStack) -> tuple[Begin, Sequence[Keep]]:
+async def open_exports(
+    wanted: Wanted, telemetry: Telemetry, version: str, closing: AsyncExitStack, content: Content | None = None
+) -> tuple[Begin, Sequence[Keep]]:
     """As broker.otlp.open_exports, of what is wanted."""
     closing.enter_context(hushed())
     resource, scope = resource_of(version), InstrumentationScope(NAME, version)
-    traces = _open_traces(wanted, Spans(resource, scope)) if wanted.traces else None
+    spans = Spans(resource, scope, cleaner(content.secrets)) if content else Spans(resource, scope)
+    traces = _open_traces(wanted, spans) if wanted.traces else None
     metrics = _Metrics(Points(telemetry, resource, scope, time.time_ns()), wanted.interval_s) if wanted.metrics else None
     outboxes = [("traces", traces), ("metrics", metrics.outbox if metrics else None)]
     telemetry.show_each(Figure.OTLP_SENT, ("signal",), lambda: [((name,), box.sent) for name, box in outboxes if box])
@@ -51,9 +55,23 @@ async def open_exports(wanted: Wanted, telemetry: Telemetry, version: str, closi
 
     closing.push_async_callback(flush)
     log.info("otlp", extra={"traces": wanted.traces, "metrics": wanted.metrics, "service": str(resource.attributes[genai.SERVICE_NAME])})
+    if wanted.ignored:
+        log.warning("otlp_variables_ignored", extra={"variables": list(wanted.ignored), "why": "docs/telemetry.md, Environment"})
     draw = random.Random().getrandbits  # noqa: S311  ids of spans need not be secret
-    begin = Tracing(wanted.sampler, time.monotonic, draw, traces.put).begin if traces else untraced
+    begin = _tracing(wanted, traces, draw, content).begin if traces else untraced
     return begin, [metrics.keep] if metrics else []
+
+
+def _tracing(wanted: Wanted, traces: Outbox[Ended], draw: Callable[[int], int], content: Content | None) -> Tracing:
+    if content is None:
+        return Tracing(wanted.sampler, time.monotonic, draw, traces.put)
+    log.warning("otlp_content_on", extra={"why": "--otel-content: prompts and answers leave with the spans, redacted by their shape alone"})
+
+    def put(ended: Ended) -> None:
+        if not traces.put(ended) and ended.words is not None:
+            ended.words.release()
+
+    return Tracing(wanted.sampler, time.monotonic, draw, put, content.overheard.take)
 
 
 def resource_of(version: str) -> Resource:

@@ -61,13 +61,15 @@ class Outbox(Generic[Item]):
         """Items that never will."""
         return self._full + self._failed
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Item) -> bool:
+        """False = there is no room for it: it is dropped."""
         if len(self._queue) >= self._size or self._closing:
             self._full += 1
-            return
+            return False
         self._queue.append(item)
         if len(self._queue) >= self._batch and not self._wake.is_set():
             self._wake.set()
+        return True
 
     async def close(self, deadline_s: float) -> None:
         """Send what is there, as far as that is done in time. What is not counts as dropped."""

@@ -8,6 +8,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from broker import genai
+from broker.otlp import content
+from broker.otlp.redaction import Clean, redact
 from broker.tracing import Attempt, Ended, Traced
 
 Value = str | int | float | bool | tuple[str, ...]
@@ -21,11 +23,15 @@ _FAILED: Final = Status(StatusCode.ERROR)
 
 
 class Spans:
-    """Makes spans of one process."""
+    """Makes spans of one process.
 
-    def __init__(self, resource: Resource, scope: InstrumentationScope) -> None:
+    clean: redacts the words of an attempt that has any.
+    """
+
+    def __init__(self, resource: Resource, scope: InstrumentationScope, clean: Clean = redact) -> None:
         self._resource = resource
         self._scope = scope
+        self._clean = clean
 
     def make(self, ended: Ended) -> ReadableSpan:
         return self._attempt(ended, ended.attempt) if ended.attempt else self._exchange(ended)
@@ -53,6 +59,11 @@ class Spans:
         attributes = _of_attempt(ended, attempt)
         if cause:
             attributes[genai.ERROR_TYPE] = cause
+        if ended.words is not None:
+            try:
+                attributes |= content.attributes(ended.words, ended.line.dialect, self._clean, streaming=ended.line.stream)
+            finally:
+                ended.words.release()
         return ReadableSpan(
             name=f"{attributes[genai.OPERATION]} {attempt.backend.model}",
             context=_context(trace, attempt.span_id),

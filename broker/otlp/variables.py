@@ -9,11 +9,34 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.config import ConfigError
+from broker.otlp import way
 from broker.tracecontext import IDS, Sampler
 
-ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 DIGITS: Final = 9
 PROTOCOL: Final = "http/protobuf"
+IGNORED: Final = (  # of those that the specification lists for traces, metrics, and all; docs/telemetry.md says why
+    "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_BSP_EXPORT_TIMEOUT",
+    "OTEL_CONFIG_FILE",
+    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_EXPORTER_OTLP_INSECURE",
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+    "OTEL_EXPORTER_PROMETHEUS_HOST",
+    "OTEL_EXPORTER_PROMETHEUS_PORT",
+    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_LOGS_EXPORTER",
+    "OTEL_LOG_LEVEL",
+    "OTEL_METRICS_EXEMPLAR_FILTER",
+    "OTEL_METRIC_EXPORT_TIMEOUT",
+    "OTEL_PROPAGATORS",
+    "OTEL_SEMCONV_STABILITY_OPT_IN",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_SPAN_EVENT_COUNT_LIMIT",
+    "OTEL_SPAN_LINK_COUNT_LIMIT",
+)
 _SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
 _RATIO: Final = _SAMPLERS[2]
 _BY_PARENT: Final = "parentbased_"
@@ -24,6 +47,7 @@ class Wanted:
     """What is exported. Sizes in spans.
 
     delay_s: how long a span waits for others. interval_s: between two exports of metrics.
+    ignored: variables that are set, and change nothing.
     """
 
     traces: bool
@@ -33,14 +57,27 @@ class Wanted:
     batch: int
     delay_s: float
     interval_s: float
+    ignored: tuple[str, ...] = ()
 
 
-def read(environ: Mapping[str, str]) -> Wanted | None:
+def read(environ: Mapping[str, str], *, content: bool = False) -> Wanted | None:
     """What the environment wants; None = nothing.
 
+    content: prompts and answers are to be on spans.
+
     Raises:
-        ConfigError: a variable cannot be used.
+        ConfigError: a variable cannot be used; or there is content, and no traces that could have it.
     """
+    wanted = _read(environ)
+    if content and (wanted is None or not wanted.traces):
+        raise ConfigError(
+            "--otel-content: no traces are exported that could have prompts and answers; "
+            f"set {way.ENDPOINT}, or leave the switch out (docs/telemetry.md)"
+        )
+    return wanted
+
+
+def _read(environ: Mapping[str, str]) -> Wanted | None:
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     traces, metrics = _is_on(environ, "TRACES"), _is_on(environ, "METRICS")
@@ -59,6 +96,7 @@ def read(environ: Mapping[str, str]) -> Wanted | None:
         batch,
         _count(environ, "OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000,
         _count(environ, "OTEL_METRIC_EXPORT_INTERVAL", 60_000) / 1000,
+        tuple(name for name in IGNORED if _text(environ, name)),
     )
 
 
@@ -67,13 +105,12 @@ def _is_on(environ: Mapping[str, str], signal: str) -> bool:
     exporter = _text(environ, f"OTEL_{signal}_EXPORTER") or "otlp"
     if exporter not in ("otlp", "none"):
         raise ConfigError(f"OTEL_{signal}_EXPORTER={exporter}: this broker exports by otlp, or none; Prometheus needs no variable")
-    if exporter == "none" or not (_text(environ, f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or _text(environ, ENDPOINT)):
+    if exporter == "none" or not way.of(environ, signal, "ENDPOINT")[1]:
         return False
-    variable = f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"
-    variable = variable if _text(environ, variable) else "OTEL_EXPORTER_OTLP_PROTOCOL"
-    protocol = _text(environ, variable) or PROTOCOL
-    if protocol != PROTOCOL:
+    variable, protocol = way.of(environ, signal, "PROTOCOL")
+    if protocol and protocol != PROTOCOL:
         raise ConfigError(f"{variable}={protocol}: this broker speaks {PROTOCOL} alone; name the collector's port for it, usually 4318")
+    way.check(environ, signal)
     return True
 
 

@@ -1,19 +1,20 @@
 """One state of the world, and what follows from it for anybody who asks."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import Forbidden, Unavailable
 from broker.grant import Failover, Grant, PolicyRef
 from broker.identity import Identity
+from broker.objects import Document
 from broker.policy.offers import Offer
 from broker.policy.precedence import in_force
 from broker.policy.prices import eligible
 from broker.policy.rules import Rule, Rules, claims, too_many
 from broker.policy.settings import Settings
 from broker.policy.status import ObjectStatus
+from broker.turns import in_turn
 
 # Grants and listings that one snapshot remembers; beyond it, it forgets all of them and works them out again.
 REMEMBERED: Final = 65_536
@@ -42,11 +43,28 @@ class Readiness:
         return namespace in self.pending or namespace in self.unreadable
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """What the objects of one namespace come to.
+
+    objects: those that it was made of, for telling whether it still holds.
+    """
+
+    objects: tuple[Document, ...]
+    offers: tuple[Offer, ...]
+    rules: tuple[Rule, ...]
+    statuses: tuple[ObjectStatus, ...]
+
+
+NO_PIECES: Final[Mapping[str | None, Piece]] = {}
+
+
 class Snapshot:
     """Immutable but for what it remembers of its own answers: the same question always has the same answer.
 
     statuses: of every object, rejected ones included.
     offers, rules: for listings and explanations.
+    pieces: what it is put together from, by namespace; for the snapshot that follows.
     """
 
     def __init__(
@@ -56,12 +74,14 @@ class Snapshot:
         rules: Rules,
         statuses: tuple[ObjectStatus, ...] = (),
         readiness: Readiness = Readiness(),
+        pieces: Mapping[str | None, Piece] = NO_PIECES,
     ) -> None:
         self.settings = settings
         self.offers = offers
         self.rules = rules
         self.statuses = statuses
         self.readiness = readiness
+        self.pieces = pieces
         self._grants: dict[tuple[str, str], Grant] = {}
         self._visible: dict[str, tuple[VisibleModel, ...]] = {}
 
@@ -100,7 +120,8 @@ class Snapshot:
 
         A Limit says neither: it may name strangers from everywhere.
         """
-        return tuple(_in_turn(rule.ref for rule in self.rules.naming(identity) if rule.action != "Limit")[:COUNTING])
+        naming = (rule.ref for rule in self.rules.naming(identity) if rule.action != "Limit")
+        return tuple(in_turn(naming, lambda ref: ref.namespace)[:COUNTING])
 
     def places(self, identity: Identity, model: str) -> Iterator[tuple[str, str]]:
         """Where a name is looked for, in order. Nowhere else: nobody draws another team's prompts to himself."""
@@ -168,16 +189,6 @@ class Snapshot:
             if found is offer:
                 return name
         return None
-
-
-def _in_turn(refs: Iterable[PolicyRef]) -> list[PolicyRef]:
-    """The first of each namespace, then the second of each: nobody's many push out anybody else's few."""
-    turns: defaultdict[str, int] = defaultdict(int)
-    ranked: list[tuple[int, PolicyRef]] = []
-    for ref in refs:
-        ranked.append((turns[ref.namespace], ref))
-        turns[ref.namespace] += 1
-    return [ref for _, ref in sorted(ranked, key=lambda one: one[0])]
 
 
 def permits(matching: list[Rule]) -> bool:

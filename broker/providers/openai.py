@@ -15,10 +15,14 @@ KIND: Final = Kind(
     paths={
         "openai_chat": "/chat/completions",
         "openai_responses": "/responses",
+        "openai_stored_responses": "/responses",
         "openai_completions": "/completions",
         "embeddings": "/embeddings",
+        "openai_transcriptions": "/audio/transcriptions",
+        "openai_translations": "/audio/translations",
+        "openai_images": "/images/generations",
     },
-    stated=frozenset({"openai_responses"}),
+    stated=frozenset({"openai_responses", "openai_stored_responses"}),
     auth=(b"authorization", b"Bearer "),
     options=Options(
         limit_field="max_completion_tokens",  # reasoning models refuse max_tokens

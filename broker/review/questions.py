@@ -138,7 +138,7 @@ def _question(place: str, row: Mapping[str, object]) -> Asked:
     try:
         workload(identity)
     except InvalidSpiffeId as wrong:
-        raise BadQuestions(f"{place}: identity {wrong}") from wrong
+        raise BadQuestions(f"{place}: identity: {wrong}") from wrong
     if expected is None:
         return Asked(place, Question(identity, model), None)
     if expected == "allow":

@@ -113,7 +113,8 @@ class ChatTally:
                 yield from _written(choice.index, choice.delta)
 
     def last_words(self, usage: Usage) -> bytes:
-        about = {"id": self._chunk.id, "object": self.KIND, "created": self._chunk.created, "model": self._chunk.model}
+        last = self._chunk
+        about = {"id": _as_text(last.id), "object": self.KIND, "created": _as_text(last.created), "model": _as_text(last.model)}
         cut = [self.cut(choice) for choice, is_open in self._open.items() if is_open]
         words = _event({**about, "choices": cut or [self.cut(0)]})
         if self._asked_usage:
@@ -145,6 +146,15 @@ class ChatTally:
         before = self.usage or Usage(0, 0)
         prompt = max(prompt, before.input_tokens)
         self.usage = Usage(prompt, max(completion, before.output_tokens), min(prompt, max(cached, before.cached_tokens)))
+
+
+def _as_text(said: Raw) -> Raw:
+    """What may be said again: a provider's bytes pass as they are, our own words are text."""
+    try:
+        bytes(said).decode()
+    except UnicodeDecodeError:
+        return _ABSENT
+    return said
 
 
 def _written(choice: int, delta: _Delta) -> Iterator[tuple[Hashable, str]]:

@@ -50,3 +50,14 @@ def embedded(value: Mapping[str, object]) -> Usage | None:
 def counted(value: Mapping[str, object]) -> Usage | None:  # noqa: ARG001  whatever the count says, counting is free
     """Usage of an answer that only says how many tokens a message would have."""
     return Usage(0, 0)
+
+
+class FreeTally(WholeTally):
+    """Usage of what is not billed, whole or streamed: none, however it ends."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(counted)
+        self.usage = Usage(0, 0)
+        self.done = True

@@ -8,32 +8,35 @@ from typing import Any, Final
 from broker.config import ConfigError, moment_of
 from broker.usage import client, tables
 from broker.usage.client import Where
-from broker.usage.command import SWITCHES, WRONG, complain
 from broker.usage.desk import Order
 from broker.usage.report import Wanted
 
+WRONG: Final = 1
 USAGE: Final = 2
 REFUSED: Final = 3
+_NOTHING: Final = "broker: nothing is of this --identity, --policy, --model and --since; without them all is shown\n"
 _CLEAR: Final = "\x1b[H\x1b[2J"
 _FORBIDDEN: Final = (401, 403)
 _WRONG_ORDER: Final = range(400, 500)
 
 
-def run(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+def run(args: Mapping[str, Any], switches: Mapping[str, Any]) -> int:
     """Ask, print, and return the exit code.
+
+    switches: where the admin door is.
 
     Raises:
         ConfigError: it was called wrongly.
     """
-    where = _place(args, environ)
+    where = _place(switches)
     asking = _show(where, args) if args["usage"] is None else _change(where, args)
     try:
         asyncio.run(asking)
     except client.NoAnswer as problem:
-        complain(str(problem))
+        sys.stderr.write(f"broker: {problem}\n")
         return WRONG
     except client.Refused as refusal:
-        complain(str(refusal))
+        sys.stderr.write(f"broker: {refusal}\n")
         if refusal.status in _FORBIDDEN:
             return REFUSED
         return USAGE if refusal.status in _WRONG_ORDER else WRONG
@@ -49,10 +52,13 @@ def _show(where: Where, args: Mapping[str, Any]) -> Coroutine[Any, Any, None]:
     async def show() -> None:
         async with client.connected(where) as door:
             while True:
-                text = tables.usage(await door.report(wanted), output)
+                found = await door.report(wanted)
+                text = tables.usage(found, output)
                 sys.stdout.write((_CLEAR if every_s and sys.stdout.isatty() else "") + text)
                 sys.stdout.flush()
                 if every_s is None:
+                    if wanted != Wanted() and not found.counters and not found.days:
+                        sys.stderr.write(_NOTHING)
                     return
                 await asyncio.sleep(every_s)
 
@@ -76,14 +82,13 @@ def _change(where: Where, args: Mapping[str, Any]) -> Coroutine[Any, Any, None]:
     return change()
 
 
-def _place(args: Mapping[str, Any], environ: Mapping[str, str]) -> Where:
-    values = {switch.name: switch.value(args.get(switch.name), environ) for switch in SWITCHES}
-    url: str = values["admin_url"]
+def _place(switches: Mapping[str, Any]) -> Where:
+    url: str = switches["admin_url"]
     if not url:
-        return Where(socket=values["admin_socket"])
+        return Where(socket=switches["admin_socket"])
     if not url.startswith("https://"):
         raise ConfigError("--admin-url URL: begins with https://")
     for name in ("broker_spiffe_id", "spiffe_endpoint_socket"):
-        if not values[name]:
+        if not switches[name]:
             raise ConfigError(f"--admin-url needs --{name.replace('_', '-')} too")
-    return Where(url=url, broker_spiffe_id=values["broker_spiffe_id"], endpoint=values["spiffe_endpoint_socket"])
+    return Where(url=url, broker_spiffe_id=switches["broker_spiffe_id"], endpoint=switches["spiffe_endpoint_socket"])

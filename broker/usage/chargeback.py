@@ -19,7 +19,6 @@ from broker.cells import cell
 from broker.money import dollars
 
 Output = Literal["csv", "jsonl"]
-OUTPUTS: Final = ("csv", "jsonl")
 GROUPS: Final = 50_000  # in memory at a time; the rest waits in a file that nobody else sees
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 END: Final = datetime.max.replace(tzinfo=UTC)

@@ -1,7 +1,6 @@
 """`broker usage` and its commands: what they take, and what they print. What each needs beside that is imported when it runs."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,14 @@ WRONG: Final = 1
 WATCH_S: Final = 2.0
 DEV_SOCKET: Final = ".state/admin.sock"  # of `broker dev` without further switches
 
+_USAGE: Final = """\
+Asks a running broker what its quotas count, over its admin socket or over mutual TLS, and changes counters. `export` asks nobody: it
+reads audit files.
+
+Exit code: 0 = done, 1 = no broker answers or it cannot tell now, 2 = called wrongly, 3 = we may not ask.
+
+  broker usage --policy team1/weather-agents
+"""
 SWITCHES: Final = (
     config.Switch("--admin-socket", "PATH", "the local admin socket of the broker", DEV_SOCKET, Path),
     config.Switch("--admin-url", "URL", "https://HOST:PORT of the broker's --admin-mtls, instead of a socket", "", str),
@@ -26,7 +33,12 @@ SWITCHES: Final = (
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Put `usage` among the commands; `command` is the parser's own way to make one."""
-    shown = command("usage", help="what was used of every quota, and by whom; grant more, reset, export")
+    shown = command(
+        "usage",
+        help="what was used of every quota, and by whom; grant more, reset, export",
+        description=_USAGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     _where(shown)
     _filters(shown)
     shown.add_argument(
@@ -88,15 +100,11 @@ def run(args: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     Raises:
         config.ConfigError: it was called wrongly.
     """
-    try:
-        if args["usage"] == "export":
-            return _export(args)
-        from broker.usage import asking  # noqa: PLC0415  commands import what they need, and no more
+    if args["usage"] == "export":
+        return _export(args)
+    from broker.usage import asking  # noqa: PLC0415  commands import what they need, and no more
 
-        return asking.run(args, environ)
-    except BrokenPipeError:  # who reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return WRONG
+    return asking.run(args, {switch.name: switch.value(args.get(switch.name), environ) for switch in SWITCHES})
 
 
 def _seconds(text: str) -> float:
@@ -127,16 +135,16 @@ def _export(args: Mapping[str, Any]) -> int:
     except OSError as problem:
         if isinstance(problem, BrokenPipeError):
             raise
-        complain(f"{problem.filename or 'the audit files'}: {problem.strerror or problem}")
+        _complain(f"{problem.filename or 'the audit files'}: {problem.strerror or problem}")
         return WRONG
     finally:
         bill.close()
     if faults.unreadable or faults.lost:
-        complain(f"{faults.unreadable} lines could not be read and {faults.lost} are known to be lost: they are in no sum above")
+        _complain(f"lines that could not be read: {faults.unreadable}, known to be lost: {faults.lost}; they are in no sum above")
         return WRONG if args["strict"] else 0
     return 0
 
 
-def complain(text: str) -> None:
+def _complain(text: str) -> None:
     """Say on standard error what was wrong."""
     print(f"broker: {text}", file=sys.stderr)  # noqa: T201  the command's own words

@@ -15,7 +15,6 @@ from broker.usage.desk import Changes
 from broker.usage.report import Counter, Day, Report, is_money
 
 Output = Literal["table", "wide", "json", "csv"]
-OUTPUTS: Final = ("table", "wide", "json", "csv")
 _GAP: Final = "  "
 _ROWS: Final = ("row", "policy", "quota", "identity", "unit", "per", "used", "credit", "limit", "left", "reset_s")
 _DAYS: Final = ("tokens_24h", "usd_24h", "requests_24h", "denied_24h", "last_used")

@@ -7,6 +7,7 @@ python agent.py ask gpt-4o-mini | stream gpt-4o-mini | anthropic claude-haiku | 
 import sys
 
 PROMPT = "Will it rain in Lisbon tomorrow? Answer in one sentence."
+CALLED_WRONGLY = 2
 REFUSED = 3
 
 
@@ -54,10 +55,16 @@ def insist(model: str) -> None:
         print(f"answer {number}, {raw.headers['x-ratelimit-remaining-tokens']} tokens left")
 
 
+STEPS = {"ask": ask, "stream": stream, "anthropic": anthropic, "models": models, "insist": insist}
+
+
 def main() -> int:
-    step, *arguments = sys.argv[1:]
+    step, *arguments = sys.argv[1:] or [""]
+    if step not in STEPS or len(arguments) != (step != "models"):
+        print(__doc__.splitlines()[-1], file=sys.stderr)
+        return CALLED_WRONGLY
     try:
-        {"ask": ask, "stream": stream, "anthropic": anthropic, "models": models, "insist": insist}[step](*arguments)
+        STEPS[step](*arguments)
     except Exception as error:  # noqa: BLE001  two SDKs, each with exceptions of its own
         headers, body = getattr(getattr(error, "response", None), "headers", {}), getattr(error, "body", None)
         wait = f" retry-after={headers['retry-after']}" if "retry-after" in headers else ""

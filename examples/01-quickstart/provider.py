@@ -281,4 +281,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2 or not os.environ.get("PROVIDER_KEY"):
         sys.exit("usage: PROVIDER_KEY=the-key-to-demand python provider.py PORT    (PORT 0 = any free one)")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(int(sys.argv[1]), os.environ["PROVIDER_KEY"]))
+        try:
+            asyncio.run(serve(int(sys.argv[1]), os.environ["PROVIDER_KEY"]))
+        except OSError as taken:
+            sys.exit(f"{taken.strerror}: end what listens there, or take another port")

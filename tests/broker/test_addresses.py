@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from broker.addresses import HostList, Off, off_limits, parse_hosts, refusal
 
 NOBODY = (HostList(), Off())
+OLLAMA = "ollama.team1.svc"
 
 INSIDE = [
     "127.0.0.1", "127.8.9.10", "::1", "0.0.0.0", "::", "169.254.169.254", "fe80::1", "fe80::1%eth0", "10.0.0.1", "172.16.0.1", "192.168.1.1",
@@ -26,13 +27,43 @@ def test_a_public_address_passes(address):
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "172.20.1.2", "fd12::1"])
-def test_a_service_of_the_own_namespace_may_be_private(address):
-    assert refusal("ollama.team1.svc", 11434, address, NOBODY, own_service=True) is None
+@pytest.mark.parametrize("canonical", [OLLAMA, f"{OLLAMA}.cluster.local", f"{OLLAMA}.cluster.local.", OLLAMA.upper()])
+def test_a_service_of_the_own_namespace_may_be_private(address, canonical):
+    assert refusal(OLLAMA, 11434, address, NOBODY, own_service=True, canonical=canonical) is None
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "8.8.8.8"])
+@pytest.mark.parametrize(
+    "canonical",
+    [
+        *("vault.vault.svc.cluster.local", "other.team1.svc.cluster.local", "10.0.0.1.nip.io", f"{OLLAMA}.attacker.example", "ollama", ""),
+        *(f"{OLLAMA}.cluster.local.attacker.example", f"x.{OLLAMA}", None),
+    ],
+)
+def test_a_service_that_is_an_alias_of_another_name_is_none_of_the_namespace(address, canonical):
+    why = refusal(OLLAMA, 11434, address, NOBODY, own_service=True, canonical=canonical)
+    assert "ExternalName" in str(why)
+    listed = parse_hosts([OLLAMA]), Off()
+    assert refusal(OLLAMA, 11434, address, listed, own_service=True, canonical=canonical) is None
+
+
+def test_the_clusters_domain_is_what_a_pod_searches_in():
+    resolver = "nameserver 10.96.0.10\nsearch inference-broker.svc.corp.example svc.corp.example corp.example lan\noptions ndots:5\n"
+    off = off_limits("inference-broker", {}, resolver)
+    assert off.domains == ("cluster.local", "corp.example")
+    assert refusal(OLLAMA, 1, "10.0.0.1", (HostList(), off), own_service=True, canonical=f"{OLLAMA}.corp.example") is None
+    assert refusal("redis.inference-broker.svc.corp.example", 1, "8.8.8.8", (HostList(), off), own_service=False)
+
+
+def test_a_short_name_or_an_alias_leads_to_our_own_namespace_no_more_than_its_whole_name():
+    everything = parse_hosts(["0.0.0.0/0"]), off_limits("inference-broker", {})
+    for host in ("redis.inference-broker", "alias.example"):
+        assert refusal(host, 6379, "10.0.0.9", everything, own_service=False, canonical="redis.inference-broker.svc.cluster.local")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0", "::ffff:127.0.0.1"])
 def test_a_service_is_never_on_loopback_or_link_local(address):
-    assert refusal("ollama.team1.svc", 11434, address, NOBODY, own_service=True)
+    assert refusal(OLLAMA, 11434, address, NOBODY, own_service=True, canonical=OLLAMA)
 
 
 def test_what_the_operator_lists_passes_and_nothing_besides():

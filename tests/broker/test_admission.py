@@ -2,10 +2,13 @@
 
 import asyncio
 from dataclasses import replace
+from unittest.mock import Mock
 
-from support.hallway import ANSWER, CUT, FIRST, POLICY, STREAMED, Caller, Got, World, exchange, grant, walk
+from support.asks import ask
+from support.hallway import ANSWER, COUNTER, CUT, FIRST, POLICY, STREAMED, Caller, Got, World, exchange, grant, walk
 
-from broker.errors import ProviderUnavailable
+from broker.dialects import anthropic_messages
+from broker.errors import ProviderUnavailable, Unavailable
 from broker.grant import Budget, Failover, Per, Unit
 from broker.money import PICO, Price
 from broker.pipeline import serve
@@ -182,3 +185,71 @@ async def test_a_refusal_costs_nothing():
     assert (await walk(hallway)).status == 400
     assert hallway.lines[0].cost_microusd == 0
     assert await counted(hallway) == 0
+
+
+async def test_a_refusal_leaves_nothing_behind_in_the_store():
+    """Voiding what was never held would be remembered for minutes, and in Redis in every namespace."""
+    hallway = World()
+    asked = hallway.house.settler.void = Mock()
+    hallway.decision = grant(limit=10)
+    assert [(await walk(hallway)).status for _ in range(3)] == [400, 400, 400]
+    asked.assert_not_called()
+
+
+async def test_a_lease_that_is_refused_leaves_nothing_behind_either():
+    hallway = World()
+    asked = hallway.house.settler.void = Mock()
+    full = Budget("{team1}/policy/p/width/concurrent/-/identity/a", Unit.CONCURRENT, 1, None)
+    hallway.decision = grant(more_budgets=(full,))
+    await hallway.ledger.hold(ask(full))
+    assert (await walk(hallway)).status == 429
+    asked.assert_not_called()
+
+
+async def test_a_billed_attempt_is_not_given_back_by_a_caller_that_leaves_while_the_store_was_away():
+    hallway = World(CUT)
+    hallway.decision = grant(failover=Failover(causes=frozenset({"Reset"}), backoff_base_s=30, backoff_max_s=30))
+    settle, away = hallway.ledger.settle, [Unavailable("away")]
+
+    async def settle_later(*of):
+        if away:
+            raise away.pop()
+        return await settle(*of)
+
+    hallway.ledger.settle = settle_later
+    task = asyncio.create_task(serve(exchange(), hallway.house, Caller()))
+    while not hallway.house.settler.waiting or away:  # the settlement of the first attempt has failed once, and waits
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await hallway.house.settler.drain(5)
+    assert {one.counter: one.used for one in await hallway.ledger.readings()}[COUNTER] == hallway.lines[0].held_tokens
+
+
+FAST = b'{"model":"gpt","messages":[{"role":"user","content":"hi"}],"max_tokens":20,"speed":"fast"}'
+
+
+def asked_fast(*budgets):
+    """A service that costs more than any object says."""
+    hallway = World(Got(b'{"usage":{"input_tokens":3,"output_tokens":4}}'))
+    claude = replace(FIRST, provider=replace(FIRST.provider, kind="Anthropic"), price=CHEAP)
+    hallway.decision = grant(backends=(claude,), more_budgets=budgets)
+    x = exchange(FAST)
+    x.path, x.dialect = "/v1/messages", anthropic_messages
+    return hallway, x
+
+
+async def test_a_service_of_another_price_passes_no_quota_of_money():
+    hallway, x = asked_fast(MONEY)
+    caller = await walk(hallway, x)
+    assert (caller.status, hallway.lines[0].code) == (400, "exceeds_quota")
+    assert b"ask without it" in caller.body
+    assert "send" not in hallway.steps
+
+
+async def test_where_no_money_is_counted_or_only_in_shadow_it_is_as_any_other():
+    hallway, x = asked_fast()
+    assert (await walk(hallway, x)).status == 200
+    hallway, x = asked_fast(replace(MONEY, shadow=True))
+    assert (await walk(hallway, x)).status == 200
+    assert hallway.lines[0].would_refuse == ("exceeds_quota",)

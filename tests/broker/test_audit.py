@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.audit_logs import verify
 
-from broker.audit import STALLED_BYTES, Audit, Expired, Line, verify
+from broker.audit import STALLED_BYTES, Audit, Expired, Line
 from broker.errors import Unavailable
 from broker.grant import PolicyRef
 

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from support.audit_logs import AGENT, KEY, a_line, live, rotated_log
+from support.audit_logs import AGENT, KEY, a_line, live, rotated_log, verify
 
 from broker import cli
-from broker.audit import Audit, Rotation, verify
+from broker.audit import Audit, Rotation
 
 OTHER = "spiffe://example.org/ns/team1/sa/other"
 
@@ -154,7 +154,14 @@ def test_show_takes_files_in_the_order_of_their_first_lines(folder, capsys):
     code, out, err = run(capsys, "show", "-o", "json", *names(folder))
     assert code == 0
     assert [json.loads(line)["seq"] for line in out.splitlines()] == list(range(1, verify(*names(folder)).heads[0].seq + 1))
-    assert err == "broker: 1 lines could not be read: broker audit verify says which\n"
+    assert err == "broker: lines that could not be read: 1; broker audit verify says which\n"
+
+
+def test_filters_that_fit_no_line_are_said_to(folder, capsys):
+    live(folder / "audit.jsonl", 3)
+    lines = len((folder / "audit.jsonl").read_bytes().splitlines())
+    code, out, err = run(capsys, "show", "-o", "json", "--code", "forbiden", "audit.jsonl")
+    assert (code, out, err) == (0, "", f"broker: of {lines} lines none is as wanted\n")
 
 
 async def test_show_picks_by_all_its_filters(folder, capsys):

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from broker.dialects import ROUTES
+from broker.dialects import BY_ID, ROUTES
 from broker.judges.openai_responses import TOOL_CALLS
 from broker.judges.prompts import PROMPTS_MAX
 from broker.providers import PROVIDERS
@@ -25,7 +25,7 @@ def words(cell: str) -> set[str]:
 
 def test_every_route_stands_there_with_its_dialect():
     written = {row[0]: row[1] for row in rows("Routes") if "/v1/models" not in row[0]}
-    assert written == {f"`{method} {path}`": f"`{dialect.NAME}`" for (method, path), dialect in ROUTES.items()}
+    assert written == {f"`{method} {path}`": f"`{dialect.NAME}`" for (method, path), dialect in {**ROUTES, **BY_ID}.items()}
 
 
 def test_every_provider_stands_there_with_what_it_speaks():

@@ -5,7 +5,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as re
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes
 
 from broker import genai
-from broker.dialects import ROUTES
+from broker.dialects import BY_ID, ROUTES
 
 
 @pytest.mark.parametrize(
@@ -36,5 +36,5 @@ def test_every_schema_has_a_well_known_provider(kind: str) -> None:
 
 def test_every_dialect_that_generates_text_has_a_well_known_operation() -> None:
     known = {each.value for each in registry.GenAiOperationNameValues}
-    unknown = {dialect.NAME for dialect in ROUTES.values() if genai.operation(dialect.NAME) not in known}
-    assert unknown <= {"anthropic_count_tokens"}
+    unknown = {dialect.NAME for dialect in (*ROUTES.values(), *BY_ID.values()) if genai.operation(dialect.NAME) not in known}
+    assert unknown <= {"anthropic_count_tokens", "openai_stored_responses", "openai_transcriptions", "openai_translations", "openai_images"}

@@ -98,6 +98,21 @@ def test_nothing_that_the_caller_wrote_is_in_an_event(code: str, model: str):
     assert "sk-canary" not in f"{one}{one.name}"
 
 
+@pytest.mark.parametrize("others", [(), (policy("agents"),)], ids=["beside its namespace", "beside its policy"])
+def test_no_event_of_ones_own_tells_whether_another_team_has_a_model_of_a_name(others: tuple[str, ...]):
+    theirs = routing("theirs", "team2", models=("secret-plan",))
+    told = {refused(theirs, *others, model=model).note for model in ("team2/secret-plan", "team2/guess")}
+    assert len(told) == 1
+    assert "secret-plan" not in told.pop()
+
+
+def test_beside_the_other_teams_own_policy_its_model_is_named():
+    theirs = routing("theirs", "team2", models=("big",)), policy("cut-off", "team2", action="Deny")
+    one = refused(*theirs, model="team2/big")
+    assert (one.regarding.namespace, one.regarding.name) == ("team2", "cut-off")
+    assert "the model team2/big" in one.note
+
+
 def test_a_model_of_the_shared_namespace_is_named_as_it_is():
     one = refused(routing(namespace="shared", models=("big",)), policy("agents"), model="big")
     assert "the model shared/big" in one.note

@@ -41,6 +41,19 @@ def test_a_machine_gets_one_json_object_a_line() -> None:
     }
 
 
+def test_a_list_stays_one_and_nothing_stays_nothing() -> None:
+    stream = io.StringIO()
+    configured(stream, CANARY).warning("read", extra={"domains": ["a.test", f"b{CANARY}"], "problems": (1, "x"), "why": None})
+    line = json.loads(stream.getvalue())
+    assert (line["domains"], line["problems"], line["why"]) == (["a.test", "b[redacted]"], [1, "x"], None)
+
+
+def test_a_person_reads_a_list_with_commas() -> None:
+    stream = Terminal()
+    configured(stream).warning("read", extra={"domains": ["a.test", "b.test"]})
+    assert stream.getvalue()[8:] == " WARNING read domains=a.test, b.test\n"
+
+
 def test_a_person_gets_readable_text() -> None:
     stream = Terminal()
     configured(stream).warning("policy_rejected", extra={"policy": "team1/weather"})
@@ -160,6 +173,24 @@ def test_a_json_line_gives_the_text_back_as_it_was() -> None:
     out = io.StringIO()
     configured(out).warning("model_unknown", extra={"model": "a\n\u202e\x9b日本"})
     assert json.loads(out.getvalue())["model"] == "a\n\u202e\x9b日本"
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_no_key_of_anybodys_takes_the_names_of_events_out_of_the_log(kind: type[io.StringIO]) -> None:
+    stream = kind()
+    configured(stream, "policy_rejected").warning("policy_rejected", extra={"policy": "policy_rejected of team1"})
+    assert stream.getvalue().count("policy_rejected") == 1
+    assert "[redacted] of team1" in stream.getvalue()
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=logs.SHORTEST_SECRET))
+def test_a_key_is_taken_out_in_every_form_that_json_and_python_give_it(secret: str) -> None:
+    stream = io.StringIO()
+    configured(stream, secret).warning("read", extra={"as_it_is": f"<{secret}>", "json": json.dumps([secret]), "python": repr([secret])})
+    line = json.loads(stream.getvalue())
+    assert line["as_it_is"] == "<[redacted]>"
+    assert json.dumps(secret)[1:-1] not in line["json"]
+    assert repr(secret)[1:-1] not in line["python"]
 
 
 def test_very_short_values_are_left_alone() -> None:

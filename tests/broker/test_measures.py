@@ -53,6 +53,19 @@ def test_what_is_neither_is_refused(text):
         measures.kept(text)
 
 
+def test_a_certificate_lives_a_second_at_least():
+    assert measures.lifetime("1s") == 1.0
+    with pytest.raises(ValueError, match=r"0\.9s is less than 1s"):
+        measures.lifetime("0.9s")
+
+
+def test_a_word_is_one_of_those_in_whatever_case():
+    read = measures.one_of("info", "warning")
+    assert (read("info"), read("WARNING")) == ("info", "warning")
+    with pytest.raises(ValueError, match="'loud' is none of info, warning"):
+        read("loud")
+
+
 READERS = (measures.duration, measures.size, measures.age, measures.kept, lambda said: measures.moment(said, NOON))
 
 

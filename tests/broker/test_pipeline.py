@@ -22,6 +22,16 @@ async def test_the_steps_come_in_the_one_order():
     assert await world.spent() == 7
 
 
+async def test_a_trace_that_cannot_begin_is_a_defect_of_ours_with_an_audit_line():
+    def fail(*_):
+        raise RuntimeError
+
+    world = World(trace=fail)
+    caller = await walk(world)
+    assert (caller.status, [line.code for line in world.lines], world.steps) == (500, ["internal"], [])
+    assert world.house.exchanges == set()
+
+
 async def test_nothing_is_parsed_for_somebody_who_is_nobody():
     world = World()
     world.refuse_identity = True

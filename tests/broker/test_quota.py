@@ -10,7 +10,7 @@ from support.asks import ask, money, requests, tokens, width
 from broker.errors import ConcurrencyFull, ExceedsQuota, QuotaExhausted
 from broker.grant import Budget, Per, Unit
 from broker.money import Rates
-from broker.quota import Allowance, Spending, grant, reset_text, window
+from broker.quota import Allowance, Spending, grant, reset_text, uncountable, window
 
 
 def at(text: str) -> float:
@@ -253,3 +253,28 @@ def test_a_budget_of_money_does_not_show_in_the_headers_of_tokens():
     verdict = grant(ask(money(150), tokens(1_000), rates=CHEAP), [0, 0], NOON)
     assert verdict.tokens == Allowance(1_000, 855, 3600)
     assert grant(ask(money(150), rates=CHEAP), [0], NOON).tokens is None
+
+
+EVERY_TOKEN = [tokens(10**9), tokens(10**9, unit=Unit.INPUT_TOKENS), tokens(10**9, unit=Unit.OUTPUT_TOKENS)]
+
+
+@pytest.mark.parametrize("budget", EVERY_TOKEN, ids=lambda budget: budget.unit)
+def test_what_nobody_can_bound_passes_no_budget_of_tokens_however_large(budget):
+    with pytest.raises(ExceedsQuota, match="`requests`"):
+        uncountable((requests(5), budget), Rates(0, 0, 0))
+
+
+@pytest.mark.parametrize("rates", [None, Rates(1, 0, 5), Rates(0, 1, 5)], ids=["unknown", "input", "output"])
+def test_what_nobody_can_bound_passes_no_budget_of_money_at_a_price_of_tokens(rates):
+    with pytest.raises(ExceedsQuota, match="`perRequest`"):
+        uncountable((money(10**9),), rates)
+
+
+@pytest.mark.parametrize("budgets", [(), (requests(1), width(1)), (money(1),)], ids=["none", "requests", "money"])
+def test_what_nobody_can_bound_passes_what_a_request_bounds(budgets):
+    assert uncountable(budgets, Rates(0, 0, 40_000)) == ()
+
+
+@pytest.mark.parametrize("budget", [tokens(1, shadow=True), money(1, shadow=True)], ids=["tokens", "money"])
+def test_in_shadow_it_is_told_once_what_would_have_refused(budget):
+    assert uncountable((budget, budget, requests(1)), Rates(1, 1, 0)) == ("exceeds_quota",)

@@ -1,6 +1,7 @@
 """Who is asked, who rests and who is asked again, on a clock of our own."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -189,3 +190,11 @@ def test_what_is_remembered_is_bounded():
         health.router.failed(Backend(PROVIDER, str(n)), "Reset", None)
     assert health.router.first((A, B)) is B, "those that rest are kept"
     assert health.router.resting == 1
+
+
+def test_a_limit_of_one_callers_own_account_keeps_nobody_else_waiting():
+    health = Health()
+    own = Backend(replace(PROVIDER, auth="Passthrough"), "own")
+    assert health.router.failed(own, 429, 600.0) == 0.0
+    assert health.router.first((own,)) is own
+    assert health.router.failed(own, 503, 7.0) == 7.0  # that is no limit of an account

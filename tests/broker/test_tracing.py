@@ -7,6 +7,7 @@ from support.hallway import ANSWER, CUT, FIRST, Got, World, exchange, grant, wal
 from broker.audit import Line
 from broker.chat import Usage
 from broker.grant import Failover
+from broker.overheard import Overheard
 from broker.tracecontext import IDS, Sampler
 from broker.tracing import UNTRACED, Ended, Tracing, untraced
 
@@ -72,6 +73,7 @@ def test_a_path_that_is_no_route_is_not_kept() -> None:
     it, _ = tracing()
     assert it.begin("POST", "/sk-secret", [], 0.0, 0.0).route == ""
     assert it.begin("GET", "/v1/models", [], 0.0, 0.0).route == "/v1/models"
+    assert it.begin("GET", "/v1/responses/resp_secret/input_items", [], 0.0, 0.0).route == "/v1/responses/{id}/input_items"
 
 
 def test_a_span_that_waits_for_its_export_holds_no_header_of_the_caller() -> None:
@@ -79,6 +81,29 @@ def test_a_span_that_waits_for_its_export_holds_no_header_of_the_caller() -> Non
     it.begin("POST", "/v1/chat/completions", [PARENT, (b"authorization", b"sk-canary")], 100.0, 5.0).end(LINE, None)
     assert "a" * 32 in repr(out)
     assert "sk-canary" not in repr(out)
+
+
+def test_the_words_of_an_attempt_go_with_its_span_and_those_of_a_failed_one_nowhere() -> None:
+    overheard = Overheard(room_bytes=10)
+    out: list[Ended] = []
+    drawn = iter(range(1, 100))
+    it = Tracing(Sampler(bound=IDS), Clock(), lambda _: next(drawn), out.append, overheard.take)
+    trace = it.begin("POST", "/v1/chat/completions", [], 100.0, 5.0)
+    for cause in ("Malformed", None):
+        trace.ask(FIRST)
+        overheard.hear(trace.headers, b"12345")
+        if cause:
+            trace.failed(cause)
+    trace.end(LINE, None)
+    server, first, second = out
+    assert (server.words, first.words) == (None, None)
+    assert second.words is not None
+    assert second.words.asked == b"12345"
+    trace.ask(FIRST)
+    overheard.hear(trace.headers, b"67890")
+    kept = overheard.take(out[-1].trace.attempts[-1].span_id)
+    assert kept is not None
+    assert not kept.cut, "the failed attempt's room was not given back"
 
 
 def test_nobody_who_looks_costs_one_object_for_all() -> None:

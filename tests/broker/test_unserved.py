@@ -50,8 +50,8 @@ async def test_the_sdks_hear_what_to_do_instead(tmp_path):
             "vector stores": lambda: client.vector_stores.create(name="x"),
             "conversations": client.conversations.create,
             "realtime": client.realtime.client_secrets.create,
-            "transcription": lambda: client.audio.transcriptions.create(model="gpt", file=io.BytesIO(b"x")),
-            "made images": lambda: client.images.generate(model="gpt", prompt="x"),
+            "made speech": lambda: client.audio.speech.create(model="gpt", input="x", voice="alloy"),
+            "edited images": lambda: client.images.edit(model="gpt", prompt="x", image=io.BytesIO(b"x")),
             "moderation": lambda: client.moderations.create(input="x"),
         }
         for what, asking in asked.items():

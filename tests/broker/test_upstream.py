@@ -9,6 +9,7 @@ from support.web_ca import web_server_context
 from broker.addresses import HostList, Off, parse_hosts
 from broker.credentials import Credential, SecretRef
 from broker.errors import Busy, NoBackend, ProviderTimeout
+from broker.forms import Form, Part, read
 from broker.grant import Endpoint, Provider
 from broker.names import PLACEHOLDER_KEY
 from broker.upstream import Answer, Failed, Upstream, refused
@@ -160,6 +161,26 @@ async def test_the_address_that_was_judged_is_the_one_that_is_used(monkeypatch):
         await upstream.close()
 
 
+async def test_a_service_that_is_an_alias_of_another_namespaces_is_not_connected_to(monkeypatch, caplog):
+    dialled = []
+
+    async def resolve(host, port, **_):
+        return [(2, 1, 6, "vault.vault.svc.cluster.local", ("10.1.2.3", port))]
+
+    async def connect(_, host, *more, **options):
+        dialled.append(host)
+        raise OSError
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    monkeypatch.setattr(loop, "create_connection", connect)
+    upstream = Upstream(lambda _: (Credential(CANARY), "http://ollama.team1.svc:8200"), HostList(), Off())
+    failed = await failure(send(upstream, provider(8200, host="ollama.team1.svc", own_service=True)))
+    assert (failed.cause, dialled) == ("ConnectFailure", [])
+    assert [record.reason.split(":")[0] for record in caplog.records] == ["ollama.team1.svc is an alias (ExternalName)"]
+    await upstream.close()
+
+
 async def test_connections_are_reused():
     async with FakeProvider(json_answer(b"{}")) as there, Calling(there.port) as upstream:
         for _ in range(5):
@@ -252,3 +273,39 @@ async def test_answers_that_are_kept_whole_are_bounded_together_until_they_are_l
         assert len(await third.whole()) == 600
         third.close()
         await upstream.close()
+
+
+async def test_one_caller_who_is_slow_to_read_keeps_room_from_nobody_else():
+    async with FakeProvider(json_answer(b"x" * 450)) as there:
+        upstream = Upstream(lambda _: (Credential(CANARY), f"http://127.0.0.1:{there.port}"), LOOPBACK, Off(), answers_bytes=1000)
+        first, second, other = [await send(upstream, provider(there.port)) for _ in range(3)]
+        first.whose = second.whose = "spiffe://example.org/ns/team1/sa/slow"
+        other.whose = "spiffe://example.org/ns/team2/sa/agent"
+        assert len(await first.whole()) == 450
+        with pytest.raises(Busy):
+            await second.whole()
+        second.close()
+        assert len(await other.whole()) == 450
+        first.close()
+        again = await send(upstream, provider(there.port))
+        again.whose = first.whose
+        assert len(await again.whole()) == 450
+        again.close()
+        other.close()
+        await upstream.close()
+
+
+async def test_a_form_goes_out_between_boundaries_that_nobody_could_know():
+    sound = bytes(range(256)) * 1000
+    form = Form([Part("model", memoryview(b"m")), Part("file", memoryview(sound), "a.wav", "audio/wav")])
+    async with FakeProvider(json_answer(b"{}")) as there, Calling(there.port) as upstream:
+        for _ in range(2):
+            await send(upstream, provider(there.port), [(b"content-type", b"multipart/form-data; boundary=theirs")], body=form)
+        types = [seen.header(b"content-type") for seen in there.seen]
+        assert len(set(types)) == 2
+        for seen, content_type in zip(there.seen, types, strict=True):
+            assert seen.header(b"content-length") == b"%d" % len(seen.body)
+            assert [(part.name, part.filename, bytes(part.value)) for part in read(seen.body, content_type)] == [
+                ("model", None, b"m"),
+                ("file", "a.wav", sound),
+            ]

@@ -51,3 +51,11 @@ def test_a_pod_says_its_own_name_which_must_come_before_it_is_used():
 def test_a_value_that_the_broker_would_refuse_or_that_holds_a_password_is_refused_here(otlp):
     with pytest.raises(helm_python.HelmError, match="telemetry/otlp"):
         render(LEAST | {"telemetry": {"otlp": otlp}})
+
+
+def test_prompts_and_answers_go_with_traces_where_the_values_say_so_and_not_without_any():
+    assert "BROKER_OTEL_CONTENT" not in env(MOST)
+    otlp = {"endpoint": "http://collector.example:4318", "content": True}
+    assert env(LEAST | {"telemetry": {"otlp": otlp}})["BROKER_OTEL_CONTENT"]["value"] == "true"
+    with pytest.raises(helm_python.HelmError, match=r"give telemetry\.otlp\.endpoint as well"):
+        render(LEAST | {"telemetry": {"otlp": {"content": True}}})

@@ -1,4 +1,7 @@
-"""OpenAI's Responses through both doors, asked by its SDK: with nothing of them kept, and nothing that others kept within reach."""
+"""OpenAI's Responses through both doors, asked by its SDK: with nothing of them kept, and nothing that others kept within reach.
+
+With state: test_kept_responses.py; thieves of it: tests/security/test_stealing_state.py.
+"""
 
 import json
 
@@ -7,6 +10,7 @@ import pytest
 from support.fake_provider import FakeProvider, json_answer, sse_answer
 from support.objects_yaml import access, routing
 from support.provider_words import RESPONSE, RESPONSE_EVENTS, RESPONSE_STREAM, RESPONSE_USAGE
+from support.shared_account import write_keys
 from support.stack import AGENT, CANARY, stack
 
 PROVIDERS = """
@@ -105,28 +109,30 @@ async def test_state_that_agents_share_is_out_of_reach(tmp_path, stream, case):
         assert provider.seen == []
 
 
-@pytest.mark.parametrize(
-    "case", ["an earlier response", "a conversation", "the background", "a stored prompt", "a reference", "a file", "vector stores"]
-)
+@pytest.mark.parametrize("case", ["an earlier response", "a conversation", "a stored prompt", "a reference", "a file", "vector stores"])
 async def test_no_policy_opens_a_raw_id(tmp_path, case):
     asked, why = REFUSED[case]
     everything = "  features: [Storage, Files, HostedTools, RemoteMedia, Background]"
-    async with FakeProvider(script=honest) as provider, stack(tmp_path, objects(provider, extra=everything)) as it:
+    keys = write_keys(tmp_path / "sealing-keys", 1)
+    async with FakeProvider(script=honest) as provider, stack(tmp_path, objects(provider, extra=everything), sealing_keys=keys) as it:
         with pytest.raises(openai.BadRequestError, match=why):
             await ask(it, **asked)
         assert provider.seen == []
-        await ask(it, store=True)
-        assert json.loads(provider.seen[0].body)["store"] is True
 
 
-async def test_stored_responses_have_no_routes(tmp_path):
-    async with FakeProvider(script=honest) as provider, stack(tmp_path, objects(provider)) as it:
+async def test_without_keys_nothing_is_kept_and_nothing_that_is_kept_is_within_reach(tmp_path):
+    everything = "  features: [Storage, Files, HostedTools, RemoteMedia, Background]"
+    async with FakeProvider(script=honest) as provider, stack(tmp_path, objects(provider, extra=everything)) as it:
         responses = it.openai(AGENT).responses
         for asking in (responses.retrieve, responses.delete, responses.cancel, responses.input_items.list):
-            with pytest.raises(openai.NotFoundError, match="kept at the provider") as caught:
+            with pytest.raises(openai.BadRequestError, match="--sealing-keys") as caught:
                 await asking("resp_1")
-            assert caught.value.code == "unknown_route"
+            assert caught.value.code == "feature_not_granted"
+        for keeping in ({"store": True}, {"background": True}, {"previous_response_id": "resp_1"}):
+            with pytest.raises(openai.BadRequestError, match="--sealing-keys"):
+                await ask(it, **keeping)
         assert provider.seen == []
+        assert (await ask(it)).output_text == "hi"  # what needs no keys is served
 
 
 async def test_a_limit_is_clamped_and_said(tmp_path):

@@ -1,6 +1,7 @@
 """Traces through both doors with unmodified SDKs: what a collector gets, and what providers are told."""
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 
 import openai
@@ -321,3 +322,40 @@ async def test_a_collector_is_believed_by_the_authority_that_the_operator_named_
             await counted(it, "sent" if name == "right" else "dropped", 2)
         assert len(collector.spans_so_far()) == (2 if name == "right" else 0)
     assert '"otlp_away", "signal": "traces", "why": "SSLError"' in capsys.readouterr().err
+
+
+async def test_a_collector_that_wants_a_certificate_of_ours_and_little_traffic_gets_both(tmp_path, monkeypatch):
+    ca = WebCa()
+    tls = ca.context("localhost")
+    (tmp_path / "ca.pem").write_bytes(ca.pem)
+    (tmp_path / "client.pem").write_bytes(ca.client("broker"))
+    tls.load_verify_locations(str(tmp_path / "ca.pem"))
+    tls.verify_mode = ssl.CERT_REQUIRED
+    given = {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.pem"),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(tmp_path / "client.pem"),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(tmp_path / "client.pem"),
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+    }
+    async with traced(tmp_path, monkeypatch, collector=Receiver(tls=tls), **given) as (it, _, collector):
+        await it.openai(AGENT).chat.completions.create(**ASK)
+        await collector.spans(2)
+        await collector.metrics(lambda read: "gen_ai.client.token.usage" in read)
+    assert {seen.header(b"content-encoding") for seen in collector.http.seen} == {b"gzip"}
+
+
+async def test_each_signal_may_have_an_endpoint_and_headers_of_its_own(tmp_path, monkeypatch):
+    """The endpoint of one signal is used as it is, without a path of ours behind it."""
+    elsewhere = Receiver(answer=lambda _: protobuf())
+    async with elsewhere:
+        given = {
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{elsewhere.url}/as/it/is",
+            "OTEL_EXPORTER_OTLP_HEADERS": "who=all",
+            "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "who=metrics",
+        }
+        async with traced(tmp_path, monkeypatch, **given) as (it, _, collector):
+            await it.openai(AGENT).chat.completions.create(**ASK)
+            await collector.spans(2)
+            await elsewhere.http.requests(1)
+        assert {(seen.target, seen.header(b"who")) for seen in collector.http.seen} == {(TRACES, b"all")}
+        assert {(seen.target, seen.header(b"who")) for seen in elsewhere.http.seen} == {("/as/it/is", b"metrics")}

@@ -10,6 +10,7 @@ from broker.chat import Usage
 from broker.errors import ProviderUnavailable
 from broker.metering import CutOff, GaugedMeter, StreamMeter, Tally
 from broker.tallies.anthropic_messages import MessagesTally
+from broker.tallies.openai_audio import AudioTally
 from broker.tallies.openai_chat import ChatTally
 from broker.tallies.openai_completions import CompletionsTally
 from broker.tallies.openai_responses import ResponsesTally
@@ -50,16 +51,23 @@ Passed = tuple[bytes, Usage | None, bool, bool]
 def check_openai(data: bytes) -> None:
     check(data, lambda: ChatTally(asked_usage=True), may_lose=False)
     check(data, lambda: ChatTally(asked_usage=False), may_lose=True)
+    check_gauged(data, lambda: ChatTally(asked_usage=False), said_chat_is_over)
+    check_gauged(data, lambda: ChatTally(asked_usage=True), said_chat_is_over)
 
 
 def check_completions(data: bytes) -> None:
     check(data, lambda: CompletionsTally(asked_usage=True, echoes=False), may_lose=False)
     check(data, lambda: CompletionsTally(asked_usage=False, echoes=True), may_lose=True)
+    check_gauged(data, lambda: CompletionsTally(asked_usage=True, echoes=False), said_chat_is_over)
 
 
 def check_responses(data: bytes) -> None:
     check(data, ResponsesTally, may_lose=False)
-    check_gauged(data)
+    check_gauged(data, ResponsesTally, said_response_is_incomplete)
+
+
+def check_audio(data: bytes) -> None:
+    check(data, AudioTally, may_lose=False)
 
 
 class Bytes:
@@ -77,29 +85,61 @@ class Bytes:
         return self.seen > self.hold.output_tokens
 
 
-def check_gauged(data: bytes) -> None:
-    """However a stream was cut, its last words come at the same place, and are one event that says what it is."""
+def check_gauged(data: bytes, make: Callable[[], Tally], said_over: Callable[[list[bytes]], None]) -> None:
+    """However a stream was cut, its last words come at the same place, are text, and say what they are."""
     ended: list[list[bytes] | None] = []
     for pieces in ways_to_cut(data):
-        meter = GaugedMeter(ResponsesTally(), Bytes())
+        tally = make()
+        meter = GaugedMeter(tally, Bytes())
         out = b""
+        reached: CutOff | None = None
         try:
             for piece in pieces:
                 out += meter.stream(piece)
-            ended.append(None)
-        except CutOff as reached:
-            out += reached.events
-            last = json.loads(events(out)[-1])
-            assert last["type"] == "response.incomplete"
-            assert last["response"]["usage"]["output_tokens"] == Bytes.hold.output_tokens
-            ended.append(events(out))
+        except CutOff as cut:
+            reached = cut
         except ProviderUnavailable:
             return
+        if reached is None:
+            ended.append(None)
+            continue
+        last = tally.last_words(Bytes.hold)
+        assert reached.events.endswith(last)
+        last.decode()
+        said_over(events(last))
+        ended.append(events(out + reached.events))
     assert all(one == ended[0] for one in ended[1:]), "where a stream is cut off depends on how it came"
+
+
+def said_response_is_incomplete(last: list[bytes]) -> None:
+    (end,) = map(json.loads, last)
+    assert end["type"] == "response.incomplete"
+    assert end["response"]["usage"]["output_tokens"] == Bytes.hold.output_tokens
+
+
+def said_chat_is_over(last: list[bytes]) -> None:
+    """The choices that were open are at their limit; then the usage, where the caller asked for it; then the end."""
+    *chunks, done = last
+    assert done == b"[DONE]"
+    first, *rest = map(json.loads, chunks)
+    assert [choice["finish_reason"] for choice in first["choices"]] == ["length"] * len(first["choices"])
+    assert first["choices"]
+    for report in rest:
+        assert report["choices"] == []
+        assert report["usage"]["completion_tokens"] == Bytes.hold.output_tokens
+
+
+def said_message_is_over(last: list[bytes]) -> None:
+    *blocks, end, stop = map(json.loads, last)
+    assert {block["type"] for block in blocks} <= {"content_block_stop"}
+    assert len({block["index"] for block in blocks}) == len(blocks)
+    assert end["delta"]["stop_reason"] == "max_tokens"
+    assert stop == {"type": "message_stop"}
 
 
 def check_anthropic(data: bytes) -> None:
     check(data, MessagesTally, may_lose=False)
+    check_gauged(data, MessagesTally, said_message_is_over)
 
 
 def check(data: bytes, make: Callable[[], Tally], *, may_lose: bool) -> None:

@@ -1,7 +1,7 @@
 """Bodies of the younger dialects: what goes out is what came in but for the documented fields, and no id slips through.
 
 A second reader, which knows nothing of ours, looks for what must never pass: a key twice where it is judged, and an item that is
-nothing but an id.
+nothing but an id, unless the judge says so: then it has to be a sealed one.
 """
 
 from types import ModuleType
@@ -11,6 +11,7 @@ from fuzz.request_bodies import EVERY_OPTION, GRANTED, MODEL, Number, Pairs, nam
 
 from broker.dialects import anthropic_count_tokens, embeddings, openai_completions, openai_responses
 from broker.errors import BadRequest, FeatureNotGranted
+from broker.grant import Feature
 
 WORDS = (
     *('{"model":"m"', ',"input":', '"hi"', "[", "]", "{", "}", "]}", ",", ":", "null", "true", "false", "[" * 50, '{"a":' * 50),
@@ -39,14 +40,19 @@ def check_responses(data: bytes) -> None:
     if written is None:
         return
     body = dict(written)
-    assert not {"previous_response_id", "conversation", "prompt"} & {name for name, value in body.items() if value is not None}
-    assert body.get("background") in (None, False)
+    question = openai_responses.read(data)
+    kept = {place.id for place in question.kept}
+    assert not kept or question.features & {Feature.STORAGE, Feature.FILES}
+    assert not {"conversation", "prompt"} & {name for name, value in body.items() if value is not None}
+    assert body.get("previous_response_id") in (None, *kept), "an earlier response goes unnoticed"
+    assert body.get("background") in (None, False) or Feature.BACKGROUND in question.features
     items = body["input"]
     for item in items if isinstance(items, list) else ():
         fields = {name: value for name, value in item if value is not None}
         assert len(names(item)) == len(set(names(item))), "accepted a key twice in an item"
-        assert fields.get("type") not in ("item_reference", "file_search_call", "image_generation_call")
-        assert "id" not in fields or set(fields) - {"id", "type", "status", "role", "summary"}, "accepted an item that is nothing but an id"
+        assert fields.get("type") not in ("file_search_call", "image_generation_call")
+        if not set(fields) - {"id", "type", "status", "role", "summary"} or fields.get("type") == "item_reference":
+            assert fields.get("id", "") in ("", *kept), "an item that is nothing but an id goes unnoticed"
 
 
 def check_completions(data: bytes) -> None:
@@ -84,7 +90,8 @@ def check(data: bytes, dialect: ModuleType) -> Pairs | None:
         assert unedited == [(name, value) for name, value in sent if name not in EDITED[dialect]]
         if dialect is openai_responses:
             assert after["max_output_tokens"] == Number(GRANTED)
-            assert after["store"] is (before.get("store") is True)
+            asked = before.get("store")
+            assert after["store"] is (before.get("background") is True if asked is None else asked)
         if dialect is openai_completions:
             assert 0 <= int(after["max_tokens"]) <= GRANTED
     return written

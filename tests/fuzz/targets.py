@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fuzz import event_streams, http_answers, http_requests, policy_files, request_bodies, response_bodies, spiffe_ids, workload_messages
+from fuzz import (
+    event_streams,
+    http_answers,
+    http_requests,
+    media_bodies,
+    policy_files,
+    request_bodies,
+    response_bodies,
+    spiffe_ids,
+    workload_messages,
+)
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 
@@ -38,12 +48,15 @@ TARGETS: Final[Mapping[str, Target]] = {
         Target("anthropic_events", event_streams.check_anthropic, event_streams.WORDS, 512),
         Target("completions_events", event_streams.check_completions, event_streams.WORDS, 512),
         Target("responses_events", event_streams.check_responses, event_streams.RESPONSE_WORDS, 512),
+        Target("audio_events", event_streams.check_audio, event_streams.WORDS, 512),
         Target("openai_body", request_bodies.check_openai, request_bodies.WORDS, 2048),
         Target("anthropic_body", request_bodies.check_anthropic, request_bodies.WORDS, 2048),
         Target("responses_body", response_bodies.check_responses, response_bodies.WORDS, 2048),
         Target("completions_body", response_bodies.check_completions, response_bodies.PROMPT_WORDS, 1024),
         Target("embeddings_body", response_bodies.check_embeddings, response_bodies.PROMPT_WORDS, 1024),
         Target("count_body", response_bodies.check_count, request_bodies.WORDS, 2048),
+        Target("form_body", media_bodies.check_form, media_bodies.FORM_WORDS, 1024),
+        Target("images_body", media_bodies.check_images, media_bodies.IMAGE_WORDS, 1024),
         Target("policy_file", policy_files.check, policy_files.WORDS, 2048),
         Target("svid_der", workload_messages.check_der, workload_messages.WORDS),
         Target("svid_message", workload_messages.check_message, workload_messages.WORDS),

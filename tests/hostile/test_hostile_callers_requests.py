@@ -57,8 +57,8 @@ async def test_what_is_honest_passes(doors, dialect, door):
 
 NOWHERE = ["/", "/metrics", "/readyz", "/healthz", "/admin", "/v1", "/v1/", "/V1/MODELS", "/v1/models/", "/v1/chat/completions/",
            "/v1/files", "/v1/models/gpt/x", "/v1/models/a%2Fb", "/v1/chat", "/v1/messages/batches", "/.git/config", "/openai/v1/models",
-           "/v1/responses/resp_1", "/v1/responses/resp_1/cancel", "/v1/responses/", "/v1/conversations/conv_1", "/v1/files/file-1/content",
-           "/v1/vector_stores", "/v1/containers/cntr_1/files", "/v1/realtime", "/v1/audio/transcriptions", "/v1/images/generations",
+           "/v1/responses/resp_1/output_items", "/v1/responses/resp_1/", "/v1/responses/", "/v1/conversations/conv_1", "/v1/files/file-1/content",
+           "/v1/vector_stores", "/v1/containers/cntr_1/files", "/v1/realtime", "/v1/audio/speech", "/v1/images/edits",
            "/v1/embeddings/x", "/v1/completions/x", "/v1/messages/count_tokens/x", "/v1/batches", "/v1/organization/api_keys", "/v2/models", "/-", "/v1/models/@", "/~root"]  # fmt: skip
 
 

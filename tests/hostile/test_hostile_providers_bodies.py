@@ -1,11 +1,12 @@
 """Providers whose answers are well-formed HTTP and something else within: bodies, streams, encodings, and lies about usage."""
 
 import zlib
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 from support.fake_provider import LAST_CHUNK, chunk
-from support.hostile_stage import Case, End, staged, ways
+from support.hostile_stage import STORED, Case, End, also_stored, staged, ways
 
 ANSWERED = End(200, "", (5, 2))
 UNTOLD = End(200, "", "the hold")  # nobody said what it cost
@@ -14,6 +15,8 @@ REFUSED_LATER = End(200, "provider_unavailable", "the hold")
 REFUSED_AND_PAID = End(200, "provider_unavailable", (5, 2))
 DROPPED = End(502, "provider_unavailable", "the hold", drops=True)
 CHAT, MESSAGES = ("chat",), ("messages",)
+NAMED = ("messages", "responses")
+OTHERS = (*CHAT, *MESSAGES)  # what Responses do otherwise: test_hostile_providers_responses.py
 BOM = b"\xef\xbb\xbf"
 GZIPPED = zlib.compress(bytes(64 << 20), wbits=31)  # 64 KB that unfold to 64 MiB
 
@@ -93,19 +96,19 @@ STREAMS = {
     "keep-alives-only": events(lambda _: [b": ping\n\n"] * 50, UNTOLD),
     "nothing": events(lambda _: [], UNTOLD),
     "done-missing": events(lambda c: c.events()[:-1], ANSWERED, dialects=CHAT),
-    "done-alone": events(lambda c: c.events()[-1:], UNTOLD),
+    "done-alone": events(lambda c: c.events()[-1:], UNTOLD, dialects=OTHERS),
     "stop-missing": events(lambda c: c.events()[:-1], UNTOLD, dialects=MESSAGES),
-    "names-missing": events(lambda c: c.events(named=False), ANSWERED, dialects=MESSAGES),
-    "names-wrong": events(lambda c: [b"event: ping\n" + e for e in c.events(named=False)], ANSWERED, dialects=MESSAGES),
+    "names-missing": events(lambda c: c.events(named=False), ANSWERED, dialects=NAMED),
+    "names-wrong": events(lambda c: [b"event: ping\n" + e for e in c.events(named=False)], ANSWERED, dialects=NAMED),
     "data-after-the-end": events(lambda c: [*c.events(), *c.events()[:1]], ANSWERED),
     "error-event": events(lambda c: [c.events()[0], b'event: error\ndata: {"type":"error","error":{"message":"overloaded"}}\n\n'], UNTOLD),
     "error-event-first": events(lambda _: [b'event: error\ndata: {"type":"error","error":{"message":"overloaded"}}\n\n'], UNTOLD),
     "usage-before-content": events(lambda c: [c.events()[1], c.events()[0], c.events()[2]], ANSWERED, dialects=CHAT),
     "usage-twice": events(lambda c: [*c.events()[:-1], *c.events()[-2:]], ANSWERED),
-    "usage-twice-less-later": events(lambda c: [*c.events()[:-1], *c.events(c.usage("1", "1"))[-2:]], ANSWERED),
+    "usage-twice-less-later": events(lambda c: [*c.events()[:-1], *c.events(c.usage("1", "1"))[-2:]], ANSWERED, dialects=OTHERS),
     "usage-twice-more-later": events(lambda c: [*c.events()[:-1], *c.events(c.usage("6", "9"))[-2:]], End(200, "", (6, 9)), dialects=CHAT),
-    "no-json": events(lambda c: [c.events()[0], b'data: {"usage":\n\n', *c.events()[1:]], REFUSED_LATER),
-    "no-object": events(lambda c: [c.events()[0], b'data: ["usage"]\n\n', *c.events()[1:]], REFUSED_LATER),
+    "no-json": events(lambda c: [c.events()[0], b'data: {"usage":\n\n', *c.events()[1:]], REFUSED_LATER, dialects=OTHERS),
+    "no-object": events(lambda c: [c.events()[0], b'data: ["usage"]\n\n', *c.events()[1:]], REFUSED_LATER, dialects=OTHERS),
     "half-an-event-at-the-end": events(lambda c: [*c.events(), b'data: {"usage"'], REFUSED_AND_PAID),
     "line-without-end": Case(lambda c: [c.head(), chunk(c.events()[0]), 0.2, *[chunk(b"x" * 65536)] * 40, "hang"], None, End(200, "provider_unavailable", "the hold", drops=True)),
     "event-that-unfolds": events(lambda c: [b'data: {"usage":null,"error":[' + b"[]," * 300_000 + b"[]]}\n\n", *c.events()], ANSWERED),
@@ -149,13 +152,18 @@ LIES = {
     "usage-1e400": Case(lambda c: [c.says(c.body(c.usage("1e400")))], REFUSED, None),
     "usage-twice-in-one-body": plain(lambda c: c.body(c.usage("0", "0"))[:-1] + b',"usage":%b}' % c.usage(), ANSWERED),
     "usage-in-a-key-that-is-escaped": plain(lambda c: c.body().replace(b'"usage"', b'"\\u0075sage"'), ANSWERED),
-    "usage-1e400-streamed": events(lambda c: c.events(c.usage("1e400")), REFUSED_LATER),
+    "usage-1e400-streamed": events(lambda c: c.events(c.usage("1e400")), REFUSED_LATER, dialects=OTHERS),
 }
 
-CASES = {**CODINGS, **KINDS, **{f"stream-{name}": case for name, case in STREAMS.items()}, **LIES}
+UNFOLDING = {name: case for name, case in KINDS.items() if name.startswith("unfolding")}
+# Where ids are looked for, what would unfold into much more memory than it has bytes is refused, and is paid
+SEALED = {
+    f"{name}-stored": replace(case, plain=End(502, "provider_unavailable", (5, 2)), dialects=(STORED,)) for name, case in UNFOLDING.items()
+}
+CASES = {**also_stored({**CODINGS, **KINDS, **{f"stream-{name}": case for name, case in STREAMS.items()}, **LIES}), **UNFOLDING, **SEALED}
 GROUPS = {
     **dict.fromkeys(CODINGS, "compressed answers"),
-    **dict.fromkeys(KINDS, "bodies of a wrong kind"),
+    **dict.fromkeys((*KINDS, *SEALED), "bodies of a wrong kind"),
     **dict.fromkeys(LIES, "lies about usage"),
 }
 

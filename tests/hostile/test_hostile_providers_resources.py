@@ -7,8 +7,9 @@ from itertools import chain, repeat
 import pytest
 import pytest_asyncio
 from support.fake_provider import chunk
+from support.hostile_provider import RESPONSE_ID
 from support.hostile_run import pss
-from support.hostile_stage import PATHS, Case, End, model_of, staged, ways
+from support.hostile_stage import DIALECTS, PATHS, Case, End, model_of, staged, ways
 
 MIB = 1 << 20
 BLOCK = 64 << 10
@@ -162,13 +163,14 @@ async def test_a_provider_that_closes_each_connection_costs_nobody_an_error(door
 
 async def test_many_callers_of_a_hostile_provider_get_each_an_answer_of_their_own(doors, tally, stage):
     """On one pool of connections, each of which carries an answer too many."""
-    with tally.tried("providers: many at once", at="broker", cases=60):
-        asked = [("second-answer-behind", dialect, streaming) for _ in range(15) for dialect in PATHS for streaming in (False, True)]
+    asked = [("second-answer-behind", dialect, streaming) for _ in range(15) for dialect in DIALECTS for streaming in (False, True)]
+    with tally.tried("providers: many at once", at="broker", cases=len(asked)):
         told = await asyncio.gather(*(stage.ask(name, dialect, streaming=streaming) for name, dialect, streaming in asked))
-        assert [one.status for one in told] == [200] * 60
+        assert [one.status for one in told] == [200] * len(asked)
         for (_, dialect, streaming), one in zip(asked, told, strict=True):
             assert (b"chat.completion" in one.body) is (dialect == "chat")
+            assert (RESPONSE_ID in one.body) is (dialect == "responses")
             assert one.body.startswith((b"data: ", b"event: ")) is streaming
-        assert len({one.exchange for one in told}) == 60
+        assert len({one.exchange for one in told}) == len(asked)
         await stage.require_nothing_left_open()
     assert doors.broker.child.returncode is None

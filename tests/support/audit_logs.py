@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from broker.audit import Audit, Head, Line, Noted, Rotation, Verdict
+from broker.audit import Audit, Head, Line, Rotation
 from broker.audit.lines import Chain
-from broker.audit.verifying import Verifier
+from broker.audit.verdict import Noted, Verdict
+from broker.audit.verifying import Verifier, once
 from broker.grant import PolicyRef
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -84,3 +85,17 @@ def made_up(chain: str, lines: int, key: bytes | None = None, head: Head | None 
     """Lines that somebody ties himself."""
     tied = Chain(head or Head(chain, 0, ""), key)
     return b"".join(tied.tie(a_line(number)) for number in range(lines))
+
+
+def verify(*paths: str, keys: Sequence[bytes] = (), noted_heads: Sequence[Noted] = ()) -> Verdict:
+    """Verify the files of one log, or of several.
+
+    Raises:
+        KeyNeeded: they were made with a key, and none was given.
+        OSError: one cannot be read.
+    """
+    verifier = Verifier(keys, noted_heads)
+    for path in once(paths):
+        with Path(path).open("rb") as file:
+            verifier.read(path, file)
+    return verifier.verdict()

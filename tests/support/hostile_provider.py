@@ -42,10 +42,18 @@ class Call:
     """
 
     model: str
-    chat: bool
+    path: str
     streaming: bool
     key: bytes
     unread_bytes: int = 0
+
+    @property
+    def chat(self) -> bool:
+        return self.path.endswith("/chat/completions")
+
+    @property
+    def responses(self) -> bool:
+        return self.path.endswith("/responses")
 
     def head(
         self, status: int = 200, kind: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (), *, length: int | None = None
@@ -67,12 +75,14 @@ class Call:
     def body(self, usage: object = None, text: str = "hi") -> bytes:
         """What an honest provider says; `usage` is JSON as it stands, b"" = none."""
         words = json.dumps(text).encode()
+        report = self.usage() if usage is None else usage
+        assert isinstance(report, bytes)
+        if self.responses:
+            return response(report, b"completed", _SAID % words)
         if self.chat:
             start = b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":%b}}]'
         else:
             start = b'{"id":"m","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":%b}],"stop_reason":"end_turn","stop_sequence":null'
-        report = self.usage() if usage is None else usage
-        assert isinstance(report, bytes)
         return start % words + (b',"usage":%b}' % report if report else b"}")
 
     def usage(self, into: str = "5", out: str = "2") -> bytes:
@@ -85,6 +95,8 @@ class Call:
         """What an honest provider streams: beginning, text, usage, end. `usage` as in `body`."""
         words = json.dumps(text).encode()
         report = self.usage() if usage is None else usage
+        if self.responses:
+            return [event(data, named=named) for data in response_events(report, words)]
         if self.chat:
             start = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
             told = [start + b'[],"usage":%b}\n\n' % report] if report else []
@@ -99,7 +111,7 @@ class Call:
             b'{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null}%b}' % of_it,
             b'{"type":"message_stop"}',
         )
-        return [(b"event: %b\n" % data.split(b'"')[3] if named else b"") + b"data: %b\n\n" % data for data in datas]
+        return [event(data, named=named) for data in datas]
 
     def honest(self) -> list[Step]:
         return self.streams(*self.events()) if self.streaming else [self.says(self.body())]
@@ -110,6 +122,36 @@ class Call:
 
 
 Act = Callable[[Call], Iterable[Step]]
+
+RESPONSE_ID, ITEM_ID = b"resp_hostile01", b"msg_hostile02"
+RAW_ID = re.compile(rb"(?:resp|msg)_hostile")
+_SAID = (
+    b'{"type":"message","id":"%b","role":"assistant","status":"completed",'
+    b'"content":[{"type":"output_text","text":%%b,"annotations":[],"logprobs":[]}]}' % ITEM_ID
+)
+
+
+def response(usage: bytes, status: bytes, output: bytes = b"") -> bytes:
+    """A response of OpenAI's. `usage` is JSON as it stands, b"" = none."""
+    start = b'{"id":"%b","object":"response","created_at":1,"model":"m","status":"%b","error":null,"output":[%b]'
+    return start % (RESPONSE_ID, status, output) + (b',"usage":%b}' % usage if usage else b"}")
+
+
+def response_events(usage: bytes, words: bytes) -> tuple[bytes, ...]:
+    """The data of a stream that makes one: the beginning, an item, its text, its end, and the end of all."""
+    item = b'"output_index":0,"item":%b}'
+    return (
+        b'{"type":"response.created","sequence_number":0,"response":%b}' % response(b"null", b"in_progress"),
+        b'{"type":"response.output_item.added","sequence_number":1,' + item % (_SAID % b'""'),
+        b'{"type":"response.output_text.delta","sequence_number":2,"item_id":"%b","output_index":0,"content_index":0,"delta":%b}'
+        % (ITEM_ID, words),
+        b'{"type":"response.output_item.done","sequence_number":3,' + item % (_SAID % words),
+        b'{"type":"response.completed","sequence_number":4,"response":%b}' % response(usage, b"completed", _SAID % words),
+    )
+
+
+def event(data: bytes, *, named: bool = True) -> bytes:
+    return (b"event: %b\n" % data.split(b'"')[3] if named else b"") + b"data: %b\n\n" % data
 
 
 class HostileProvider:
@@ -176,7 +218,7 @@ class HostileProvider:
             unread = 0
         key = re.search(rb"^(?:authorization: Bearer|x-api-key:) ?(.*?)\r$", head, re.MULTILINE | re.IGNORECASE)
         return Call(
-            model, b"/chat/completions" in head, b'"stream":true' in body or b'"stream": true' in body, key[1] if key else b"", unread
+            model, head.split(b" ", 2)[1].decode(), b'"stream":true' in body or b'"stream": true' in body, key[1] if key else b"", unread
         )
 
     async def _answer(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

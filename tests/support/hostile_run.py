@@ -23,6 +23,7 @@ from support.objects_yaml import access, routing
 from support.ports import free_port
 from support.processes import BROKER_ID, START_S, Deployment, Process, deployment
 from support.raw_http import send
+from support.shared_account import write_keys
 from support.spiffe_ca import SpiffeAuthority, SpiffeCa, presenting
 
 AGENT = "spiffe://example.org/ns/team1/sa/agent"
@@ -208,7 +209,8 @@ async def open_doors(folder: Path) -> AsyncIterator[Doors]:
         async with deployment(folder, objects, {"KEY": KEY}) as it:
             it.issuer._authority = SpiffeAuthority(ca)  # type: ignore[assignment]  so that a test can issue what it never would
             it.issuer.federate("other.test", (other.der,))
-            broker = await it.serve("--max-connections", str(CONNECTIONS), program=BRISK)
+            keys = write_keys(folder / "sealing-keys", 1)
+            broker = await it.serve("--max-connections", str(CONNECTIONS), "--sealing-keys", str(keys), program=BRISK)
             gateway, port = await start_gateway(it, it.broker_port)
             yield Doors(it, provider, ca, other, broker, gateway, port, presenting(ca.issue(AGENT)))
 

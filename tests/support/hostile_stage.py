@@ -9,17 +9,19 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import httpx2 as httpx
-from support.hostile_provider import ACCOUNT, Act, HostileProvider
+from support.hostile_provider import ACCOUNT, RAW_ID, Act, HostileProvider
 from support.hostile_run import AGENT, KEY, Doors
 
-DIALECTS = ("chat", "messages")
-PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
+DIALECTS = ("chat", "messages", "responses")
+STORED = "stored"  # Responses that the provider keeps, so that their ids are sealed on the way
+PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses", STORED: "/v1/responses"}
+SCHEMAS = {"chat": "OpenAI", "messages": "Anthropic", "responses": "OpenAI, responses: true", STORED: "OpenAI, responses: true"}
 MODELS_EACH = 100  # of one object
 QUOTA = 10**15
 LONGEST_S = 4  # of any exchange
@@ -50,7 +52,7 @@ class Case:
     endpoint: another port than the provider's own, "{name}" of a place given to `staged`.
     early: the provider answers before it has read the request.
     awaited: it is a deadline that ends it, and so a short one.
-    crossed: dialect and streaming make no difference, so chat is asked plainly and messages as a stream.
+    crossed: dialect and streaming make no difference, so chat is asked plainly, messages as a stream, and no other.
     """
 
     act: Act
@@ -68,6 +70,7 @@ class Case:
 class Told:
     """What the caller got."""
 
+    dialect: str
     status: int
     headers: httpx.Headers
     body: bytes
@@ -95,8 +98,16 @@ def ways(cases: Mapping[str, Case]) -> list[tuple[str, str, bool]]:
         for name, case in cases.items()
         for dialect in case.dialects
         for streaming in (False, True)
-        if (case.streamed if streaming else case.plain) is not None and not (case.crossed and streaming is (dialect == "chat"))
+        if (case.streamed if streaming else case.plain) is not None
+        and (not case.crossed or (dialect, streaming) in (("chat", False), ("messages", True)))
     ]
+
+
+def also_stored(cases: Mapping[str, Case]) -> dict[str, Case]:
+    """The same cases, with Responses asked for both ways."""
+    return {
+        name: replace(case, dialects=(*case.dialects, STORED)) if "responses" in case.dialects else case for name, case in cases.items()
+    }
 
 
 def model_of(name: str, dialect: str, *, streaming: bool) -> str:
@@ -117,32 +128,37 @@ def _backend(case: Case, dialect: str) -> str:
     return f"{dialect}{case.endpoint}{'-awaited' if case.awaited else ''}"
 
 
+def _page(name: str, providers: str, offers: Sequence[tuple[str, str]], features: str) -> list[str]:
+    models = "".join(
+        f"  - {{name: {model}, backends: [{{provider: {backend}, model: {model}}}], failover: {{maxRetries: 0}}}}\n"
+        for model, backend in offers
+    )
+    head = f"apiVersion: aiaccess.dev/v1alpha1\nmetadata: {{name: {name}, namespace: team1}}"
+    policy = (
+        f'{head}\nkind: AIAccessPolicy\nspec:\n  subjects: [{{spiffeID: "{AGENT}"}}]\n  maxStreamDuration: {LONGEST_S}s\n'
+        f"  quotas: [{{name: tokens, tokens: {QUOTA}, per: Month}}, {{name: requests, requests: {QUOTA}, per: Month}}]\n"
+        f"  models: [{', '.join(model for model, _ in offers)}]\n  features: {features}\n"
+    )
+    return [f"{head}\nkind: AIRoutingPolicy\nspec:\n  providers:\n{providers}  models:\n{models}", policy]
+
+
 def _objects(cases: Mapping[str, Case], port: int, places: Mapping[str, int]) -> str:
     ports = {"": port, **places}
     offers = [(model_of(name, dialect, streaming=streaming), _backend(cases[name], dialect)) for name, dialect, streaming in ways(cases)]
     providers = "".join(
         _provider(f"{dialect}{place}{'-awaited' if awaited else ''}", schema, to, awaited=awaited)
         for place, to in ports.items()
-        for dialect, schema in (("chat", "OpenAI"), ("messages", "Anthropic"))
+        for dialect, schema in SCHEMAS.items()
         for awaited in (False, True)
     )
     hosts = ", ".join(f"http://127.0.0.1:{one}" for one in ports.values())
     secret = f'{{name: hostile, namespace: team1, annotations: {{aiaccess.dev/hosts: "{hosts}"}}}}'
     pages = [f'apiVersion: v1\nkind: Secret\nmetadata: {secret}\nstringData: {{api-key: "${{env:KEY}}"}}\n']
-    for start in range(0, len(offers), MODELS_EACH):
-        some = offers[start : start + MODELS_EACH]
-        name = f"hostile-{start // MODELS_EACH}"
-        models = "".join(
-            f"  - {{name: {model}, backends: [{{provider: {backend}, model: {model}}}], failover: {{maxRetries: 0}}}}\n"
-            for model, backend in some
-        )
-        head = f"apiVersion: aiaccess.dev/v1alpha1\nmetadata: {{name: {name}, namespace: team1}}"
-        pages.append(f"{head}\nkind: AIRoutingPolicy\nspec:\n  providers:\n{providers}  models:\n{models}")
-        pages.append(
-            f'{head}\nkind: AIAccessPolicy\nspec:\n  subjects: [{{spiffeID: "{AGENT}"}}]\n  maxStreamDuration: {LONGEST_S}s\n'
-            f"  quotas: [{{name: tokens, tokens: {QUOTA}, per: Month}}, {{name: requests, requests: {QUOTA}, per: Month}}]\n"
-            f"  models: [{', '.join(model for model, _ in some)}]\n"
-        )
+    for kept in (False, True):
+        some = [offer for offer in offers if offer[1].startswith(STORED) is kept]
+        for start in range(0, len(some), MODELS_EACH):
+            name = f"hostile-{'stored-' if kept else ''}{start // MODELS_EACH}"
+            pages += _page(name, providers, some[start : start + MODELS_EACH], "[Storage]" if kept else "[]")
     return "\n---\n".join(pages)
 
 
@@ -164,6 +180,15 @@ class Stage:
 
     def request(self, name: str, dialect: str, *, streaming: bool) -> dict[str, object]:
         words = "hello" + " " * self.cases[name].request_bytes
+        if PATHS[dialect].endswith("/responses"):
+            more = {"store": True} if dialect == "stored" else {}
+            return {
+                "model": model_of(name, dialect, streaming=streaming),
+                "max_output_tokens": 50,
+                "stream": streaming,
+                "input": words,
+                **more,
+            }
         return {
             "model": model_of(name, dialect, streaming=streaming),
             "max_tokens": 50,
@@ -173,7 +198,7 @@ class Stage:
 
     async def ask(self, name: str, dialect: str, *, streaming: bool) -> Told:
         got = await self.client.post(PATHS[dialect], json=self.request(name, dialect, streaming=streaming))
-        return Told(got.status_code, got.headers, got.content)
+        return Told(dialect, got.status_code, got.headers, got.content)
 
     async def tries(self, name: str, dialect: str, *, streaming: bool) -> Told:
         """Ask, and see that it ended as it must: for the caller, on the bill, and here."""
@@ -195,6 +220,7 @@ class Stage:
         shown = b"\r\n".join(b"%b: %b" % pair for pair in told.headers.raw) + told.body
         assert KEY.encode() not in shown
         assert ACCOUNT not in shown
+        assert told.dialect != STORED or not RAW_ID.search(shown)
         folder = self.doors.deployment.folder
         for file in (folder / "audit.jsonl", *folder.glob("*.log")):
             assert KEY.encode() not in self._news(file)

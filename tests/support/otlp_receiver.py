@@ -6,6 +6,7 @@ async with Receiver() as collector:
 """
 
 import asyncio
+import gzip
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ class Receiver:
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "NO_PROXY": "127.0.0.1,localhost", **soon, **more}
 
     def bodies(self, target: str) -> list[bytes]:
-        return [seen.body for seen in self.http.seen if seen.target == target]
+        """As they were before they were compressed."""
+        found = [seen for seen in self.http.seen if seen.target == target]
+        return [gzip.decompress(seen.body) if seen.header(b"content-encoding") == b"gzip" else seen.body for seen in found]
 
     def spans_so_far(self) -> list[Span]:
         return [span for body in self.bodies(TRACES) for span in spans_of(body)]

@@ -59,6 +59,15 @@ class WebCa:
             context.load_cert_chain(path)
         return context
 
+    def client(self, name: str) -> bytes:
+        """A certificate for a client of that name and its key, PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = dt.datetime.now(dt.UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        leaf = _certificate(subject, self._name, key.public_key(), now - dt.timedelta(hours=1), now + dt.timedelta(hours=1))
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return pem + leaf.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
 
 def _certificate(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, begins: dt.datetime, ends: dt.datetime

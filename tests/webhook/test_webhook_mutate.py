@@ -217,6 +217,22 @@ def test_a_gateway_on_another_port_than_the_annotation_says_is_refused():
     assert "does not listen on port 5000" in judged(pod).message
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("command", ["sh", "-c"]),
+        ("command", None),
+        ("args", ["--port=4180"]),
+        ("args", ["--broker=elsewhere.example:8443", f"--broker-spiffe-id={GATEWAY.broker_spiffe_id}", "--port=4180"]),
+        ("args", ["--broker-spiffe-id=spiffe://example.org/somebody-else", "--port=4180"]),
+    ],
+)
+def test_a_container_that_passes_for_the_gateway_and_runs_something_else_is_refused(field, value):
+    pod = injected(a_pod())
+    pod["spec"]["initContainers"][0][field] = value
+    assert "does not run what is injected here" in judged(pod).message
+
+
 def test_the_same_container_twice_is_not_ours():
     pod = injected(a_pod())
     pod["spec"]["initContainers"] *= 2

@@ -161,6 +161,16 @@ async def test_a_connection_more_than_the_bound_costs_the_oldest_idle_one_its_pl
         writer.close()
 
 
+async def test_who_connects_and_says_nothing_is_bounded_and_keeps_no_review_out(ca, ports, asker, monkeypatch):
+    monkeypatch.setattr(server, "CONNECTIONS", 2)  # of those who do say something: silence takes none of their places
+    silent = [await asyncio.open_connection(LOOPBACK, ports[0]) for _ in range(server.HANDSHAKES + 1)]
+    async with asyncio.timeout(server.HANDSHAKE_S / 2):  # it is let go for the others, not for its own silence
+        assert await silent[0][0].read() == b""
+    assert (await asker.review(a_pod()))["allowed"]
+    for _, writer in silent:
+        writer.close()
+
+
 async def test_a_defect_of_ours_says_nothing_of_the_pod(ca, tmp_path, caplog):
     async def broken(request):
         raise KeyError("out of order")

@@ -2,7 +2,8 @@
 -- of what was spent now.
 local most = tonumber(ARGV[3])
 local overdue = call('ZRANGEBYSCORE', open, '-inf', now, 'LIMIT', 0, most)
-local answer = {0, now, #overdue == most and 1 or 0}
+local over = call('ZRANGEBYSCORE', kept, '-inf', now, 'LIMIT', 0, most)
+local answer = {0, now, (#overdue == most or #over == most) and 1 or 0}
 for _, id in ipairs(overdue) do
   local hold = find(id)
   call('ZREM', open, id)
@@ -21,7 +22,6 @@ for _, id in ipairs(overdue) do
     answer[#answer + 1] = hold[10]
   end
 end
-local over = call('ZRANGEBYSCORE', kept, '-inf', now, 'LIMIT', 0, most)
 if #over > 0 then
   call('HDEL', holds, unpack(over))
   call('ZREM', kept, unpack(over))

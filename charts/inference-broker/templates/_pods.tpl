@@ -141,11 +141,17 @@ resources:
 {{/* OpenTelemetry's own variables. Only the reference to the Secret stands in the object. */}}
 {{- define "ib.otlpEnv" -}}
 {{- with .Values.telemetry.otlp }}
+{{- if and .content (not .endpoint) }}
+{{- fail "telemetry.otlp.content: prompts and answers go with traces; give telemetry.otlp.endpoint as well" }}
+{{- end }}
 {{- if .endpoint -}}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
 - {name: OTEL_SERVICE_NAME, value: {{ include "ib.name" $ }}}
 - {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.pod.name=$(POD_NAME),k8s.namespace.name={{ $.Release.Namespace }}"}
 - {name: OTEL_TRACES_SAMPLER, value: {{ .sampler }}}
+{{- if .content }}
+- {name: BROKER_OTEL_CONTENT, value: "true"}
+{{- end }}
 {{- with .samplerRatio }}
 - {name: OTEL_TRACES_SAMPLER_ARG, value: {{ . | quote }}}
 {{- end }}

@@ -14,9 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.audit_logs import KEY, NOON, a_line, in_order, live
+from support.audit_logs import KEY, NOON, a_line, in_order, live, verify
 
-from broker.audit import Audit, Rotation, verify
+from broker.audit import Audit, Rotation
 from broker.audit.folder import Folder, siblings
 from broker.audit.writing import NOTE_S
 from broker.errors import Unavailable

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.audit_logs import KEY, Files, a_line, in_order, judge, live, made_up, places, rotated_log
+from support.audit_logs import KEY, Files, a_line, in_order, judge, live, made_up, places, rotated_log, verify
 
-from broker.audit import Head, Noted, Rotation, Start, Stop, noted, verify
+from broker.audit import Head, Rotation, Start, Stop
 from broker.audit.lines import Chain, link_of
+from broker.audit.verdict import Noted, noted
 from broker.audit.verifying import FAULTS_KEPT, KeyNeeded, Verifier
 from broker.measures import Kept
 

@@ -126,6 +126,23 @@ def test_figures_are_written_every_half_minute_at_most():
     run(scenario())
 
 
+def test_a_namespace_that_changes_all_the_time_keeps_no_other_from_being_told():
+    async def scenario():
+        noisy = [access(f"p{number}", "aa-noisy") for number in range(100)]
+        cluster = Cluster([*noisy, access()])
+        scribe, task = await kept(cluster)
+        await asyncio.sleep(60)
+        for generation in range(2, 32):  # more of them each second than can be told in one
+            cluster.apply(*noisy, access(), generation=generation)
+            cluster.writes.clear()
+            scribe.wake()
+            await asyncio.sleep(3)
+            assert ACCESS in [name for _, name, _ in cluster.writes]
+        await stop(task)
+
+    run(scenario())
+
+
 def test_five_hundred_policies_are_told_without_a_storm():
     async def scenario():
         cluster = Cluster([routing(), *(access(f"p{number}") for number in range(500))], seconds_each=0.1)

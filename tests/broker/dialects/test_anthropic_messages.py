@@ -147,6 +147,21 @@ def test_a_clamp_is_known() -> None:
     assert anthropic_messages.read(ask(max_tokens=100)).clamped(100) is None
 
 
+@pytest.mark.parametrize(
+    ("members", "priced"),
+    [
+        ({}, True),
+        ({"speed": "standard", "inference_geo": "global", "service_tier": "standard_only"}, True),
+        ({"speed": None, "inference_geo": None}, True),
+        ({"speed": "fast"}, False),
+        ({"inference_geo": "us"}, False),
+        ({"speed": ["fast"]}, False),
+    ],
+)
+def test_a_service_that_costs_more_than_the_models_price_says_so(members: dict[str, object], *, priced: bool) -> None:
+    assert anthropic_messages.read(ask(**members)).demand(100, None).priced is priced
+
+
 # --- what must be granted
 
 
@@ -195,6 +210,8 @@ def test_a_request_says_which_features_it_needs(body: bytes, features: set[Featu
         block(type="container_upload", file_id="file_1"),
         ask(container="container_1"),
         ask(container={"id": "container_1"}),
+        ask(container={"skills": [{"type": "custom", "skill_id": "skill_1", "version": "latest"}]}),
+        ask(container={"skills": [{"type": "anthropic", "skill_id": "pdf"}, {"skill_id": "skill_1"}]}),
         ask(thread={"type": "create"}),
         ask(thread={"type": "continue", "previous_message_id": "msg_1"}),
         ask(diagnostics={"previous_message_id": "msg_1"}),

@@ -10,7 +10,7 @@ import pytest
 
 from broker import errors
 from broker.chat import Options
-from broker.dialects import METHODS, ROUTES, Dialect, anthropic_messages, listing, openai_chat
+from broker.dialects import BY_ID, METHODS, ROUTES, Dialect, anthropic_messages, find_by_id, listing, openai_chat
 from broker.quota import Allowance, Held
 
 REFUSALS = [
@@ -142,10 +142,30 @@ def test_the_routes_name_dialects_and_their_methods() -> None:
         "/v1/responses": "openai_responses",
         "/v1/completions": "openai_completions",
         "/v1/embeddings": "embeddings",
+        "/v1/audio/transcriptions": "openai_transcriptions",
+        "/v1/audio/translations": "openai_translations",
+        "/v1/images/generations": "openai_images",
         "/v1/messages": "anthropic_messages",
         "/v1/messages/count_tokens": "anthropic_count_tokens",
     }
     assert dict.fromkeys((path for _, path in ROUTES), ("POST",)) == METHODS
+
+
+def test_the_routes_by_an_id_are_told_from_those_that_only_look_so() -> None:
+    assert {words.NAME for words in BY_ID.values()} == {"openai_stored_responses"}
+    assert find_by_id("/v1/responses/resp_1") == ("/v1/responses/{id}", "resp_1")
+    assert find_by_id("/v1/responses/resp_1/cancel") == ("/v1/responses/{id}/cancel", "resp_1")
+    assert find_by_id("/v1/responses/{id}/input_items") == ("/v1/responses/{id}/input_items", "{id}")
+    for other in (
+        "",
+        "/v1/responses",
+        "/v1/responses/",
+        "/v1/responses//cancel",
+        "/v1/responses/a/b",
+        "/v1/responses/a/",
+        "/x/v1/responses/a",
+    ):
+        assert find_by_id(other) == ("", "")
 
 
 def test_the_list_of_models_is_in_the_dialect_of_the_sdk_that_asks() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sounds import wave
 
 from broker import sse
 from broker.chat import Demand, Options, Usage
@@ -182,8 +183,9 @@ def test_an_image_counts_by_its_documented_bound_and_not_by_its_bytes() -> None:
 
 
 def test_sound_counts_by_the_time_that_its_bytes_can_last() -> None:
-    body = part(type="input_audio", input_audio={"data": "UklGR" + "A" * 159_995, "format": "wav"})
+    body = part(type="input_audio", input_audio={"data": wave(15), "format": "wav"})
     assert 10_000 < bound(body) < 11_000
+    assert bound(part(type="input_audio", input_audio={"data": wave(3600, 1), "format": "wav"})) > openai_chat.TEMPLATE.context_window
 
 
 def test_what_unfolds_at_the_provider_is_bounded_by_the_context_window() -> None:

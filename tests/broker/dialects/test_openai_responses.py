@@ -1,4 +1,4 @@
-"""Responses without state: what is refused, what is held for, what goes out, and what is learned from answers."""
+"""Responses: what is refused, what is held for, what goes out, and what is learned from answers."""
 
 import json
 
@@ -7,6 +7,7 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sounds import wave
 
 from broker.chat import Options, Usage
 from broker.dialects import openai_responses
@@ -46,40 +47,21 @@ def bound(body):
 
 # -- what no policy grants
 STATE = {
-    "an earlier response": ask(previous_response_id="resp_1"),
     "a conversation": ask(conversation="conv_1"),
     "a conversation object": ask(conversation={"id": "conv_1"}),
     "a stored prompt": ask(prompt={"id": "pmpt_1"}),
     "an id for the response": ask(request_id="resp_1"),
     "a response to compare with": ask(prompt_cache_options={"comparison_response_id": "resp_1"}),
-    "the background": ask(background=True),
-    "a reference": item(type="item_reference", id="msg_1"),
-    "a reference without a type": item(id="msg_1"),
-    "a message that is nothing but an id": item(type="message", role="assistant", id="msg_1"),
-    "a call that is nothing but an id": item(type="function_call", id="fc_1"),
-    "a search that is nothing but an id": item(type="web_search_call", id="ws_1"),
-    "an output that is nothing but an id": item(type="function_call_output", id="fco_1"),
-    "reasoning by its id": item(type="reasoning", id="rs_1", summary=[]),
-    "reasoning by its id, with words of the caller's own": item(
-        type="reasoning", id="rs_1", content=[{"type": "reasoning_text", "text": "x"}]
-    ),
     "an image that was made": item(type="image_generation_call", id="ig_1", result="aGk="),
     "a search of files": item(type="file_search_call", id="fs_1", queries=["x"]),
-    "a container that ran code": item(type="code_interpreter_call", id="ci_1", container_id="cntr_1", code="1"),
-    "an approval": item(type="mcp_approval_response", approval_request_id="mcpr_1", approve=True),
     "an image by its id": part(type="input_image", file_id="file-1"),
     "a file by its id": part(type="input_file", file_id="file-1"),
     "a file by its id beside another": part(type="input_file", file_id="file-1", file_data="aGk="),
     "an image in a result": item(type="function_call_output", call_id="c", output=[{"type": "input_image", "file_id": "file-1"}]),
     "a screenshot by its id": item(type="computer_call_output", call_id="c", output={"type": "computer_screenshot", "file_id": "file-1"}),
     "vector stores": ask(tools=[{"type": "file_search", "vector_store_ids": ["vs_1"]}]),
-    "a container by its id": ask(tools=[{"type": "code_interpreter", "container": "cntr_1"}]),
     "files in a container": ask(tools=[{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}}]),
-    "a shell in a container": ask(tools=[{"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_1"}}]),
     "skills in a container": ask(tools=[{"type": "shell", "environment": {"type": "container_auto", "skills": []}}]),
-    "a call in a container": item(
-        type="shell_call", call_id="c", action={"commands": []}, environment={"type": "container_reference", "container_id": "cntr_1"}
-    ),
     "a tunnel": ask(tools=[{"type": "mcp", "server_label": "x", "tunnel_id": "tun_1"}]),
     "tools that come with the input": item(
         type="additional_tools", role="developer", tools=[{"type": "file_search", "vector_store_ids": ["v"]}]
@@ -101,8 +83,88 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("case", STATE)
 def test_what_the_provider_keeps_for_its_account_is_refused(case):
-    with pytest.raises(FeatureNotGranted, match=r"no policy can grant|encrypted_content"):
+    with pytest.raises(FeatureNotGranted, match="no policy can grant"):
         read(STATE[case])
+
+
+# -- what a policy grants, and only a seal opens: the feature, the place and the id there
+KEPT = {
+    "an earlier response": (ask(previous_response_id="resp_1"), "Storage", "previous_response_id", "resp_1"),
+    "a reference": (item(type="item_reference", id="msg_1"), "Storage", "input.id", "msg_1"),
+    "a reference without a type": (item(id="msg_1"), "Storage", "input.id", "msg_1"),
+    "a message that is nothing but an id": (item(type="message", role="assistant", id="msg_1"), "Storage", "input.id", "msg_1"),
+    "a call that is nothing but an id": (item(type="function_call", id="fc_1"), "Storage", "input.id", "fc_1"),
+    "a search that is nothing but an id": (item(type="web_search_call", id="ws_1"), "Storage", "input.id", "ws_1"),
+    "an output that is nothing but an id": (item(type="function_call_output", id="fco_1"), "Storage", "input.id", "fco_1"),
+    "a screenshot that is nothing but an id": (item(type="computer_call_output", id="cuo_1"), "Storage", "input.id", "cuo_1"),
+    "tools that are nothing but an id": (item(type="additional_tools", id="at_1"), "Storage", "input.id", "at_1"),
+    "found tools that are nothing but an id": (item(type="tool_search_output", id="tso_1"), "Storage", "input.id", "tso_1"),
+    "an update that is nothing but an id": (item(type="configuration_update", id="cu_1"), "Storage", "input.id", "cu_1"),
+    "reasoning by its id": (item(type="reasoning", id="rs_1", summary=[]), "Storage", "input.id", "rs_1"),
+    "reasoning by its id, encrypted as nothing": (item(type="reasoning", id="rs_1", encrypted_content=""), "Storage", "input.id", "rs_1"),
+    "reasoning by its id, with words of the caller's own": (
+        item(type="reasoning", id="rs_1", content=[{"type": "reasoning_text", "text": "x"}]),
+        *("Storage", "input.id", "rs_1"),
+    ),
+    "an approval": (
+        item(type="mcp_approval_response", approval_request_id="mcpr_1", approve=True),
+        *("Storage", "input.approval_request_id", "mcpr_1"),
+    ),
+    "a container that ran code": (
+        item(type="code_interpreter_call", id="ci_1", container_id="cntr_1", code="1"),
+        *("Files", "input.container_id", "cntr_1"),
+    ),
+    "a container by its id": (ask(tools=[{"type": "code_interpreter", "container": "cntr_1"}]), "Files", "tools.container", "cntr_1"),
+    "a shell in a container": (
+        ask(tools=[{"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_1"}}]),
+        *("Files", "tools.environment.container_id", "cntr_1"),
+    ),
+    "a call in a container": (
+        item(type="shell_call", call_id="c", action={}, environment={"type": "container_reference", "container_id": "cntr_1"}),
+        *("Files", "input.environment.container_id", "cntr_1"),
+    ),
+    "tools of a container that come with the input": (
+        item(type="additional_tools", role="developer", tools=[{"type": "code_interpreter", "container": "cntr_1"}]),
+        *("Files", "tools.container", "cntr_1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_what_names_kept_state_needs_its_feature_and_is_held_as_a_context_window(case):
+    body, feature, param, id_ = KEPT[case]
+    question = read(body)
+    assert [(place.feature, place.param, place.id) for place in question.kept] == [(feature, param, id_)]
+    assert feature in question.features
+    assert bound(body) > WINDOW
+
+
+def test_reasoning_by_its_id_can_be_sent_encrypted_instead():
+    assert "encrypted_content" in read(KEPT["reasoning by its id"][0]).kept[0].instead
+
+
+def test_an_answer_in_the_background_is_kept_unless_the_caller_says_otherwise():
+    assert features(ask(background=True)) == {Feature.BACKGROUND}
+    for said, sent in ((None, True), (True, True), (False, False)):
+        out = read(ask(background=True, store=said)).body("real", 50, Options())
+        assert json.loads(out)["store"] is sent
+
+
+@pytest.mark.parametrize("odd", [5, ["resp_1"], {"id": "resp_1"}, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda id_: ask(previous_response_id=id_),
+        lambda id_: item(type="item_reference", id=id_),
+        lambda id_: item(type="reasoning", id=id_),
+        lambda id_: item(type="mcp_approval_response", approval_request_id=id_),
+        lambda id_: item(type="code_interpreter_call", code="1", container_id=id_),
+        lambda id_: ask(tools=[{"type": "shell", "environment": {"type": "container_reference", "container_id": id_}}]),
+    ],
+)
+def test_an_id_is_a_text(make, odd):
+    with pytest.raises(BadRequest):
+        read(make(odd))
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
@@ -130,6 +192,9 @@ def test_what_would_make_the_bounds_or_the_grant_false_is_refused(name):
         ask(max_output_tokens=0),
         ask(max_tool_calls=0),
         ask(background="yes"),
+        item(type="item_reference"),
+        item(type="mcp_approval_response", approve=True),
+        ask(tools=[{"type": "shell", "environment": {"type": "container_reference"}}]),
         item(role="user"),
         item(type="function_call", call_id="c", name="f"),
         part(type="input_image"),
@@ -252,7 +317,7 @@ def test_the_bound_is_that_of_the_bytes_and_of_what_tools_and_images_add():
     assert judged.IMAGE_TOKENS < bound(plain) < judged.IMAGE_TOKENS + len(plain) + 200
     assert bound(ask(tools=CLIENT_TOOLS)) - bound(ask(tools=[])) >= len(CLIENT_TOOLS) * CLIENT_TOOL_TOKENS
     assert bound(part(type="input_file", file_data="data:application/pdf;base64,aGk=")) >= WINDOW
-    assert bound(part(type="input_audio", input_audio={"data": "UklGR" + "A" * 1600, "format": "wav"})) < 1200
+    assert bound(part(type="input_audio", input_audio={"data": wave(0.15), "format": "wav"})) < 1200
 
 
 def test_texts_are_what_a_count_may_replace():

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -28,7 +29,7 @@ from support.web_ca import web_server_context
 from support.worlds import access, routing, secret
 
 from broker import cli, logs
-from broker.doctor import keeping, trusting
+from broker.doctor import keeping, reaching, trusting
 from broker.sealing import Key
 
 BROKER = "spiffe://example.org/ns/inference-broker/sa/broker"
@@ -119,6 +120,7 @@ async def test_where_all_is_well_nothing_is_wrong(patient, capsys):
         ("clock", "OK"),
         ("audit", "OK"),
         ("sealing keys", "OK"),
+        ("telemetry", "OK"),
         ("admin port", "WARN"),
         ("admin door", "OK"),
     ]
@@ -155,6 +157,13 @@ async def test_a_socket_that_an_agent_left(patient, capsys):
 async def test_an_agent_that_has_no_entry_for_us(patient, capsys):
     await patient.agent.refuse(grpc.StatusCode.PERMISSION_DENIED)
     assert "make an entry for this workload" in await named(patient, capsys, "Workload API", "has no identity for this process")
+
+
+async def test_a_socket_of_something_else_that_hangs_up(patient, capsys):
+    path = patient.folder / "other.sock"
+    patient.switches["--spiffe-endpoint-socket"] = f"unix://{path}"
+    async with await asyncio.start_unix_server(lambda _, writer: writer.close(), path):
+        assert "may be no SPIFFE agent" in await named(patient, capsys, "Workload API", "UNAVAILABLE: ")
 
 
 async def test_a_socket_of_something_else_that_is_silent(patient, capsys, monkeypatch):
@@ -231,6 +240,14 @@ async def test_a_file_that_is_no_yaml(patient, capsys):
     assert "nobody knows what the objects say" in await named(patient, capsys, "objects", "is no YAML")
 
 
+async def test_where_objects_are_rejected_nobody_is_told_to_write_others(patient, capsys):
+    patient.objects = patient.objects.replace("kind: AIRoutingPolicy", "kind: AIRoutingPolicy\nunknown: 1")
+    _, rows = await patient.examined(capsys)
+    (row,) = [row for row in rows if "offers a model" in row["found"]]
+    assert row["remedy"] == "mend the objects above, then look again"
+    assert not [row for row in rows if ": : " in row["found"]]
+
+
 async def test_no_objects_at_all_is_a_warning(patient, capsys):
     patient.objects = ""
     await named(patient, capsys, "objects", "no AIRoutingPolicy offers a model: every request will be refused", "WARN")
@@ -260,7 +277,16 @@ def over_tls(objects: str) -> str:
 
 async def test_a_provider_that_is_down(patient, capsys):
     patient.objects = patient.objects.replace(str(patient.provider.port), str(free_port()))
-    assert "NetworkPolicies" in await named(patient, capsys, "provider", "no connection (")
+    assert "start the server" in await named(patient, capsys, "provider", "nothing listens there (Connection refused)")
+
+
+@pytest.mark.parametrize(("fault", "told"), [(OSError(errno.EHOSTUNREACH, "x"), "No route to host"), (TimeoutError(), "nothing in time")])
+async def test_a_provider_that_no_packet_reaches(patient, capsys, monkeypatch, fault, told):
+    async def connect(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(reaching, "_connect", connect)
+    assert "NetworkPolicies" in await named(patient, capsys, "provider", f"no connection ({told})")
 
 
 async def test_a_provider_whose_name_leads_nowhere(patient, capsys):
@@ -553,7 +579,7 @@ async def test_switches_that_are_missing_or_wrong_are_rows_and_the_rest_is_looke
         ["--max-body:", "--quota-store", "--spiffe-endpoint-socket"],
     )
     assert {row["check"] for row in rows} == {
-        *("switches", "objects", "provider", "clock", "audit", "sealing keys", "admin port", "admin door")
+        *("switches", "objects", "provider", "clock", "audit", "sealing keys", "telemetry", "admin port", "admin door")
     }
 
 

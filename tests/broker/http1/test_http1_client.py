@@ -93,6 +93,18 @@ async def test_one_connection_serves_many_requests():
         assert not pool.busy
 
 
+@pytest.mark.parametrize("large", [0, 1, 64 << 10, (64 << 10) + 1, 3 << 20])
+async def test_a_body_in_pieces_arrives_as_one(large):
+    pieces = [b"before", memoryview(b"x" * large), b"", memoryview(b"after")]
+    whole = b"".join(pieces)
+    async with origin([OK], [OK]) as (server, pool):
+        for _ in range(2):
+            answer = await pool.send(HEAD % len(whole), pieces, connect_s=5.0, first_byte_s=5.0, idle_s=5.0)
+            assert await answer.whole(10) == b"hi"
+        assert server.connections == 1
+        assert server.received == (HEAD % len(whole) + whole) * 2
+
+
 async def test_streams_are_reused_too():
     stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
     async with origin([stream], [OK]) as (server, pool):

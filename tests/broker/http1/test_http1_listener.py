@@ -164,3 +164,15 @@ async def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collect
             assert ours <= 0
         finally:
             gc.enable()
+
+
+async def test_no_address_means_all_of_them_whichever_ip_a_cluster_has():
+    opened = listener.Listener(("", 0), asyncio.Protocol, PATIENT, None)
+    try:
+        for host in ("127.0.0.1", *(("::1",) if socket.has_dualstack_ipv6() else ())):
+            _, writer = await asyncio.open_connection(host, opened.port)
+            writer.close()
+            await writer.wait_closed()
+    finally:
+        opened.close()
+        await opened.opened()

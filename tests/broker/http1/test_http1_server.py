@@ -437,6 +437,37 @@ async def test_a_peer_that_never_reads_is_bounded_and_cut_off():
         writer.transport.abort()
 
 
+async def test_an_exchange_that_goes_on_after_its_peer_does_not_wait_for_him():
+    """As one does that is read on, to learn what it cost."""
+    stuck, over = asyncio.Event(), asyncio.Event()
+    going = []
+
+    async def write(reply):
+        reply.begin(200, [])
+        while not reply.full:
+            reply.write(b"x" * 65536)
+        stuck.set()
+        await reply.room()
+        reply.write(b"more")
+        over.set()
+
+    async def handler(request, reply):
+        going.append(asyncio.create_task(write(reply)))
+        await asyncio.shield(going[0])
+
+    async with door(handler=handler) as d:
+        _, writer = await asyncio.open_connection("127.0.0.1", d.port, limit=1024)
+        writer.transport.pause_reading()
+        writer.write(GET)
+        await asyncio.wait_for(stuck.wait(), 5)
+        writer.transport.abort()
+        try:
+            await asyncio.wait_for(over.wait(), 5)
+        finally:
+            going[0].cancel()
+            await asyncio.wait(going)
+
+
 async def test_a_peer_that_never_reads_a_whole_answer_is_cut_off_too():
     async def handler(request, reply):
         reply.whole(200, [], b"x" * (16 << 20))

@@ -4,12 +4,14 @@ import base64
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from support.fake_apiserver import FakeApiServer, access, routing
 from support.kube_world import KubeWorld, following
 from support.raw_http import until
 
+from broker.credentials import SecretRef
 from broker.kube import secrets as room
 from broker.kube.connection import Connection
 from broker.kube.secrets import referred
@@ -30,9 +32,26 @@ def secret(name: str = "openai", value: str = CANARY, hosts: str = "api.openai.c
 
 
 @asynccontextmanager
-async def world_of(connection: Connection) -> AsyncIterator[KubeWorld]:
-    async with following(Cluster(connection, Scope.of("inference-broker", (), ("team1",)), pace=BRISK)) as world:
+async def world_of(connection: Connection, *namespaces: str) -> AsyncIterator[KubeWorld]:
+    async with following(Cluster(connection, Scope.of("inference-broker", (), namespaces or ("team1",)), pace=BRISK)) as world:
         yield world
+
+
+def routing_of_keys(*keys: str) -> dict[str, Any]:
+    """A routing object with a provider for each of these keys of one Secret."""
+    routed = routing(secret="openai")
+    (provider,) = routed["spec"]["providers"]
+    credentials = {"type": "APIKey", "secretRef": {"name": "openai"}}
+    routed["spec"]["providers"] = [
+        {**provider, "name": key, "credentials": {**credentials, "secretRef": {"name": "openai", "key": key}}} for key in keys
+    ]
+    routed["spec"]["models"][0]["backends"] = [{"provider": key} for key in keys]
+    return routed
+
+
+def secret_of(**values: str) -> dict[str, object]:
+    data = {name.replace("_", "-"): base64.b64encode(value.encode()).decode() for name, value in values.items()}
+    return {**secret(), "data": data}
 
 
 def asked_for_secrets(server: FakeApiServer) -> set[str]:
@@ -134,6 +153,49 @@ async def test_more_secrets_than_a_number_are_not_watched_and_it_is_said(server,
     assert asked_for_secrets(server) == {"metadata.name=a", "metadata.name=b"}
 
 
+async def test_the_many_secrets_of_one_namespace_keep_out_no_secret_of_another(server, connection, monkeypatch):
+    monkeypatch.setattr(room, "SECRETS", 3)
+    for name in ("a", "b", "c", "d"):
+        server.put(secret(name, namespace="team1"))
+        server.put(routing(name, "team1", secret=name, models=(f"model-{name}",)))
+    server.put(secret("z", namespace="team2"))
+    server.put(routing("z", "team2", secret="z"))
+    async with world_of(connection, "team1", "team2") as world:
+        await until(lambda: world.value("z", "team2") and world.value("a") and world.value("b"))
+    assert world.value("c") is None
+
+
+async def test_a_key_that_nobody_refers_to_is_not_even_held(server, connection):
+    server.put(secret_of(api_key=CANARY, admin_password="the-password-of-something-else"))
+    server.put(routing(secret="openai"))
+    async with world_of(connection) as world:
+        await until(lambda: world.value() == CANARY)
+    assert [ref.key for ref in world.resources.credentials] == ["api-key"]
+
+
+async def test_a_second_key_of_a_secret_is_read_and_the_first_stays_in_use_meanwhile(server, connection):
+    server.put(secret_of(api_key=CANARY, second="sk-second"))
+    server.put(routing_of_keys("api-key"))
+    async with world_of(connection) as world:
+        await until(lambda: world.value() == CANARY)
+        server.refuse = lambda path, query: (500, {}) if "/secrets" in path else None
+        server.put(routing_of_keys("api-key", "second"))
+        await until(lambda: len(world.snapshot.statuses[0].providers) == 2)
+        assert world.value() == CANARY
+        server.refuse = lambda path, query: None
+        await until(lambda: SecretRef("team1", "openai", "second") in world.resources.credentials)
+        assert world.value() == CANARY
+
+
+async def test_a_secret_of_which_too_many_keys_are_wanted_is_not_read_and_it_is_said(server, connection, monkeypatch):
+    monkeypatch.setattr(room, "KEYS", 1)
+    server.put(secret_of(api_key=CANARY, second="sk-second"))
+    server.put(routing_of_keys("api-key", "second"))
+    async with world_of(connection) as world:
+        await until(lambda: "more than 1 of its keys" in world.provider)
+    assert world.resources.credentials == {}
+
+
 async def test_no_value_is_in_a_log_a_message_or_a_repr(server, connection, caplog):
     caplog.set_level(logging.DEBUG)
     encoded = base64.b64encode(CANARY.encode()).decode()
@@ -151,9 +213,10 @@ async def test_no_value_is_in_a_log_a_message_or_a_repr(server, connection, capl
 @pytest.mark.parametrize(
     ("credentials", "names"),
     [
-        ({"type": "APIKey", "secretRef": {"name": "one"}}, {("team1", "one")}),
-        ({"type": "None"}, set()),
-        ({"type": "Surprise", "secretRef": {"name": "one"}}, set()),
+        ({"type": "APIKey", "secretRef": {"name": "one"}}, {("team1", "one"): {"api-key"}}),
+        ({"type": "APIKey", "secretRef": {"name": "one", "key": "other"}}, {("team1", "one"): {"other"}}),
+        ({"type": "None"}, {}),
+        ({"type": "Surprise", "secretRef": {"name": "one"}}, {}),
     ],
 )
 def test_only_accepted_objects_refer_to_secrets(credentials, names):
@@ -168,4 +231,4 @@ def test_only_accepted_objects_refer_to_secrets(credentials, names):
 def test_a_secret_is_never_of_another_namespace():
     routed = routing(secret="one")
     routed["spec"]["providers"][0]["credentials"]["secretRef"]["namespace"] = "team2"
-    assert referred([read_document(routed)]) == frozenset()
+    assert referred([read_document(routed)]) == {}

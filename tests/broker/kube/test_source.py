@@ -1,6 +1,7 @@
 """A cluster as the source of objects: what is not known yet is not guessed, and no namespace waits for another."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,8 +10,10 @@ from support.fake_apiserver import FakeApiServer, access, routing
 from support.kube_world import KubeWorld, agent, following
 from support.raw_http import until
 
+from broker.kube import source
 from broker.kube.connection import Connection
 from broker.kube.essence import essence
+from broker.kube.holdings import Room
 from broker.kube.source import Cluster, Scope
 from broker.kube.watching import Pace
 from broker.objects import Resources
@@ -115,6 +118,34 @@ async def test_all_namespaces_that_may_not_be_read_are_why_it_is_not_ready(serve
         await until(lambda: "inference-broker" in world.resources.unreadable)
         assert world.answer("team1") == "unavailable"
         assert len(world.cluster.why_not_ready()) == 3
+
+
+@pytest.mark.parametrize("namespaces", [("*",), ("team1", "team2")], ids=["one list", "lists of each"])
+async def test_a_namespace_that_has_too_much_is_refused_and_told_and_blocks_no_other(server, connection, monkeypatch, namespaces):
+    monkeypatch.setattr(source, "ROOMS", dict.fromkeys(source.KINDS, Room(objects=2)))
+    put_team(server, "team1", "team2")
+    async with world_of(connection, *namespaces) as world:
+        await until(lambda: world.answer("team1") == world.answer("team2") == "granted" and world.ready)
+        for number in range(3):
+            server.put(routing(f"r{number}", "team1", models=(f"m{number}",)))
+        await until(lambda: world.answer("team1") == "unavailable")
+        assert world.answer("team2") == "granted"
+        assert {one.about.namespace for one in world.resources.access} == {"team2"}
+        (remark,) = world.cluster.remarks()
+        assert remark.startswith("namespace team1 has more airoutingpolicies than brokers have room for (2 or ")
+        assert world.ready
+
+
+@pytest.mark.parametrize("namespaces", [("*",), ()], ids=["one list", "lists of each"])
+async def test_when_there_is_too_much_in_the_brokers_own_namespace_nothing_is_served(server, connection, monkeypatch, namespaces):
+    monkeypatch.setattr(source, "ROOMS", dict.fromkeys(source.KINDS, Room(objects=2)))
+    for number in range(3):
+        server.put(access(f"deny{number}", "inference-broker", action="Deny"))
+    async with world_of(connection, *namespaces) as world:
+        await until(lambda: world.builds and not world.resources.pending)
+        assert world.answer("team1") == "unavailable"
+        (reason,) = world.cluster.why_not_ready()
+        assert reason.startswith("namespace inference-broker has more aiaccesspolicies")
 
 
 def test_the_own_namespace_and_the_shared_ones_are_always_read():
@@ -232,6 +263,20 @@ async def test_a_change_while_one_is_taken_in_is_not_lost(server, connection):
         else:
             break
     assert len(found[-1].access) == 5
+
+
+async def test_who_makes_us_work_long_leaves_us_four_times_as_long_to_serve(server, connection):
+    took_s, ended_s, waited_s = 0.2, None, []
+    cluster = Cluster(connection, Scope.of("inference-broker", (), ("team1",)), pace=BRISK)
+    async for resources in cluster.changes():
+        if ended_s is not None:
+            waited_s.append(time.monotonic() - ended_s)
+        if len(resources.access) == 3:
+            break
+        server.put(access(f"p{len(resources.access)}"))
+        await asyncio.sleep(took_s)
+        ended_s = time.monotonic()
+    assert min(waited_s) >= source.WORK_SHARE * took_s
 
 
 async def test_who_stops_asking_leaves_nothing_behind(server, connection):

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from support.fake_apiserver import FakeApiServer, access
@@ -13,6 +14,7 @@ from support.raw_http import until
 
 from broker.kube.connection import Connection
 from broker.kube.essence import essence
+from broker.kube.holdings import ROOM, Room
 from broker.kube.watching import Collection, Pace, Reading, Reflector
 from broker.names import API_VERSION
 
@@ -23,9 +25,9 @@ BRISK = Pace(watch_s=30.0, pause_min_s=0.01, pause_max_s=0.05, steady_s=0.5, for
 class Watched:
     """A reflector that runs, and how often it told of a change."""
 
-    def __init__(self, connection: Connection, what: Collection, pace: Pace) -> None:
+    def __init__(self, connection: Connection, what: Collection, pace: Pace, room: Room = ROOM) -> None:
         self.told = 0
-        self.reflector = Reflector(connection, what, Reading(essence, lambda fields: fields), self._tell, pace)
+        self.reflector = Reflector(connection, what, Reading(essence, lambda fields: fields, room), self._tell, pace)
 
     def _tell(self) -> None:
         self.told += 1
@@ -278,6 +280,48 @@ async def test_a_403_that_lasts_takes_what_was_known(server, watched):
     await until(lambda: watched.names() == [])
     assert "403" in watched.reflector.refusal
     assert not watched.reflector.synced
+
+
+async def test_what_may_not_be_read_is_asked_for_ever_less_often(server, connection):
+    server.refuse = lambda path, query: (403, {})
+    async with Watched(connection, POLICIES, Pace(pause_min_s=0.05, pause_max_s=0.05, forbidden_s=10.0)).running() as watched:
+        await asyncio.sleep(0.5)
+        assert len(server.requests) < 8
+        await until(lambda: len(server.requests) > 1)
+        server.put(access("a"))
+        server.refuse = lambda path, query: None
+        await until(lambda: watched.names() == ["a"])
+
+
+async def test_a_namespace_that_grows_beyond_its_room_is_let_go_and_comes_back_with_a_list(server, connection, caplog):
+    everywhere = replace(POLICIES, namespace=None)
+    server.put(access("other", namespace="team2"))
+    async with Watched(connection, everywhere, Pace(list_s=0.0, pause_min_s=0.01), Room(objects=2)).running() as watched:
+        await until(lambda: watched.names() == ["other"] and server.watches)
+        for name in ("a", "b", "c"):
+            server.put(access(name))
+        await until(lambda: watched.reflector.crowded == {"team1"})
+        assert watched.names() == ["other"]
+        assert "namespace_crowded" in caplog.text
+        told = watched.told
+        server.put(access("d"))
+        server.put(access("last", namespace="team2"))
+        await until(lambda: watched.names() == ["last", "other"])
+        assert watched.told == told + 1
+        for name in ("c", "d"):
+            server.delete("AIAccessPolicy", "team1", name)
+        server.end_watches()
+        await until(lambda: watched.names() == ["a", "b", "last", "other"])
+        assert watched.reflector.crowded == frozenset()
+
+
+async def test_a_namespace_that_has_too_much_keeps_no_list_from_being_read(server, connection, monkeypatch):
+    monkeypatch.setattr("broker.kube.watching.OBJECTS", 3)
+    for number in range(9):
+        server.put(access(f"p{number}"))
+    server.put(access("other", namespace="team2"))
+    async with Watched(connection, replace(POLICIES, namespace=None), BRISK, Room(objects=2)).running() as watched:
+        await until(lambda: watched.names() == ["other"])
 
 
 async def test_a_line_that_is_no_event_leads_to_a_new_list(server, watched):

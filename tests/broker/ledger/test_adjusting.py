@@ -19,18 +19,6 @@ HOURLY = tokens(1_000)
 AT = "2026-11-17T12"
 
 
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture(params=STORES)
-async def ledger(request, tmp_path, clock):
-    store = await open_ledger(request.param, tmp_path, clock)
-    yield store
-    await store.close()
-
-
 def credit(amount: int, counter: str = HOURLY.counter, per: Per = Per.HOUR) -> Adjustment:
     return Adjustment(counter, per, credit=amount)
 

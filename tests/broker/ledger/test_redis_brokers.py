@@ -2,17 +2,14 @@
 
 import asyncio
 import itertools
-import signal
-import subprocess
-import sys
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
 from support.asks import ask, requests, tokens, width
 from support.clock import Clock
 from support.interleaving import PROMPT, WANTED, call_all, plans
+from support.ledger_workers import HOLD, work_until_the_quota_is_gone
 from support.ledgers import steered, used
 from support.redis_server import redis_server, shared_server
 
@@ -225,66 +222,14 @@ async def test_after_two_quiet_days_nothing_is_left_but_the_namespaces():
     await ledger.close()
 
 
-WORKER = """
-import asyncio, sys
-sys.path.insert(0, sys.argv[2])
-from support.asks import ask, tokens
-from broker.errors import QuotaExhausted, Unavailable
-from broker.grant import Per
-from broker.ledger.redis import RedisLedger
-from broker.ledger.settling import Settler
-
-async def caller(ledger, settler, name):
-    number = 0
-    while True:
-        number += 1
-        hold_id = f"{name}-{number}"
-        try:
-            await ledger.hold(ask(tokens(200_000, Per.MONTH), hold_id=hold_id, least=100, expires_s=3600))
-        except QuotaExhausted:
-            return
-        except Unavailable:
-            settler.void(hold_id)
-            continue
-        print(hold_id, flush=True)
-        await asyncio.sleep(0.002)
-
-async def main():
-    ledger = await RedisLedger.open(sys.argv[1], deadline_s=5.0, allow_insecure=True)
-    settler = Settler(ledger)
-    await asyncio.gather(*(caller(ledger, settler, f"{sys.argv[3]}-{number}") for number in range(4)))
-    assert await settler.drain(30) == 0
-    await ledger.close()
-
-asyncio.run(main())
-"""
-
-
-def work_until_the_quota_is_gone(url: str) -> list[str]:
-    """Start all, kill the first after its fifth hold; the ids of all holds that somebody was told of."""
-    support = str(Path(__file__).parents[2])
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, url, support, str(number)], stdout=subprocess.PIPE, text=True)
-        for number in range(4)
-    ]
-    victim = workers[0]
-    told = [victim.stdout.readline().strip() for _ in range(5)]
-    victim.kill()
-    for worker in workers:
-        with worker.stdout as out:
-            told += out.read().split()
-        worker.wait(timeout=60)
-    assert [worker.returncode for worker in workers] == [-signal.SIGKILL, 0, 0, 0]
-    return told
-
-
 async def test_four_processes_and_a_kill_never_pass_the_limit_and_forget_nothing(tmp_path):
     with redis_server(tmp_path) as server:
-        told = work_until_the_quota_is_gone(server.url)
+        opening = "RedisLedger.open(where, deadline_s=5.0, allow_insecure=True)"
+        told = work_until_the_quota_is_gone(server.url, opening, f"tokens({LIMIT.limit}, Per.MONTH)")
         ledger = await RedisLedger.open(server.url, deadline_s=5.0, allow_insecure=True)
         (reading,) = await ledger.readings()
         held = await ledger.open_holds()
-        assert reading.used == held * 200 == LIMIT.limit
+        assert reading.used == held * HOLD == LIMIT.limit
         assert len(set(told)) == len(told)
         assert len(told) <= held <= len(told) + 4  # the victim may have died between holding and saying so
         await ledger.close()

@@ -116,6 +116,16 @@ async def test_usage_over_the_hold_is_alarmed(caplog):
     assert [(record.levelno, record.message) for record in caplog.records] == [(logging.ERROR, "usage_over_hold")]
 
 
+async def test_what_had_no_bound_is_charged_and_alarms_nobody(caplog):
+    ledger = Shaky()
+    settler = Settler(ledger)
+    await ledger.hold(ask(tokens(10_000, shadow=True), prompt=0, least=0, wanted=0, hold_id="a"))
+    settler.settle("a", Usage(120, 100), bounded=False)
+    await settler.drain(10)
+    assert [reading.used for reading in await ledger.readings()] == [220]
+    assert (settler.excess_tokens, caplog.records) == (0, [])
+
+
 async def test_denials_are_counted_and_lost_without_a_sound_when_the_store_is_away():
     ledger = Shaky(away=1)
     settler = Settler(ledger)

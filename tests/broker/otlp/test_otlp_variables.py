@@ -7,7 +7,7 @@ from subprocess import run
 import pytest
 
 from broker.config import ConfigError
-from broker.otlp import variables
+from broker.otlp import variables, way
 from broker.tracecontext import IDS, Sampler
 
 BASE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
@@ -89,12 +89,70 @@ def test_batches_are_as_large_and_as_late_as_they_are_told_to_be():
         {"OTEL_BSP_SCHEDULE_DELAY": "-1"},
         {"OTEL_METRIC_EXPORT_INTERVAL": "soon"},
         {"OTEL_BSP_MAX_QUEUE_SIZE": "100"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"},
+        {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://[collector:4318"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "grpc://collector:4317"},
+        {"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"},
+        {"OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": "br"},
+        {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"},
+        {"OTEL_EXPORTER_OTLP_TIMEOUT": "-1"},
+        {"OTEL_EXPORTER_OTLP_TIMEOUT": "nan"},
+        {"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "10000"},
+        {"OTEL_EXPORTER_OTLP_CERTIFICATE": "/absent/ca.pem"},
+        {"OTEL_EXPORTER_OTLP_CLIENT_KEY": __file__},
+        {"OTEL_EXPORTER_OTLP_HEADERS": "a bearer of nothing"},
+        {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "authorization=Bearer%20x,y"},
+        {"OTEL_RESOURCE_ATTRIBUTES": "production"},
     ],
 )
 def test_what_cannot_be_used_keeps_it_from_starting_and_is_named(environ):
     with pytest.raises(ConfigError) as refused:
         variables.read(BASE | environ)
     assert any(name in str(refused.value) for name in environ)
+
+
+def test_what_is_set_and_changes_nothing_is_named():
+    assert variables.read(BASE).ignored == ()
+    assert variables.read(BASE | {"OTEL_PROPAGATORS": "b3", "OTEL_BSP_EXPORT_TIMEOUT": "", "OTEL_LOG_LEVEL": "debug"}).ignored == (
+        "OTEL_LOG_LEVEL",
+        "OTEL_PROPAGATORS",
+    )
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector"},
+        {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.5"},
+        {
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": __file__,
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY": __file__,
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": __file__,
+        },
+        {
+            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20x, x-scope=a=b,",
+            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
+        },
+        {"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": "zstd"},
+    ],
+)
+def test_what_the_exporters_can_use_is_taken(environ):
+    assert variables.read(BASE | environ).traces
+
+
+def test_no_value_that_may_hold_a_token_is_repeated():
+    for name in ("HEADERS", "ENDPOINT", "TIMEOUT", "COMPRESSION", "CERTIFICATE"):
+        with pytest.raises(ConfigError) as refused:
+            variables.read(BASE | {f"OTEL_EXPORTER_OTLP_{name}": "tok en-4711"})
+        assert "4711" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "at"), [("http://c:4318/x", ("c", 4318)), ("https://c", ("c", 443)), ("http://u:p@[::1]/", ("::1", 80))]
+)
+def test_where_a_collector_listens(environ, at):
+    assert way.address({"OTEL_EXPORTER_OTLP_ENDPOINT": environ}, "TRACES") == at
 
 
 OFF = """

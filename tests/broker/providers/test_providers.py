@@ -1,17 +1,19 @@
 import pytest
 
-from broker.dialects import ROUTES
+from broker.dialects import BY_ID, ROUTES
 from broker.providers import PROVIDERS
 
 
 def test_every_kind_speaks_a_dialect_that_has_a_route() -> None:
-    names = {dialect.NAME for dialect in ROUTES.values()}
+    names = {dialect.NAME for dialect in (*ROUTES.values(), *BY_ID.values())}
     for kind in PROVIDERS.values():
         assert kind.paths
         assert kind.paths.keys() <= names
 
 
-OPENAI = {"openai_chat", "openai_responses", "openai_completions", "embeddings"}
+MEDIA = {"openai_transcriptions", "openai_translations", "openai_images"}
+RESPONSES = {"openai_responses", "openai_stored_responses"}
+OPENAI = {"openai_chat", "openai_completions", "embeddings", *RESPONSES, *MEDIA}
 
 
 @pytest.mark.parametrize(
@@ -23,8 +25,12 @@ OPENAI = {"openai_chat", "openai_responses", "openai_completions", "embeddings"}
             {
                 "openai_chat": "/chat/completions",
                 "openai_responses": "/responses",
+                "openai_stored_responses": "/responses",
                 "openai_completions": "/completions",
                 "embeddings": "/embeddings",
+                "openai_transcriptions": "/audio/transcriptions",
+                "openai_translations": "/audio/translations",
+                "openai_images": "/images/generations",
             },
             b"authorization: Bearer KEY",
         ),
@@ -37,7 +43,7 @@ OPENAI = {"openai_chat", "openai_responses", "openai_completions", "embeddings"}
         (
             "Mistral",
             "https://api.mistral.ai/v1",
-            {"openai_chat": "/chat/completions", "embeddings": "/embeddings"},
+            {"openai_chat": "/chat/completions", "embeddings": "/embeddings", "openai_transcriptions": "/audio/transcriptions"},
             b"authorization: Bearer KEY",
         ),
     ],
@@ -54,8 +60,8 @@ def test_a_kind_is_called_where_its_vendor_documents_it(kind: str, base: str, pa
     [
         ("api.openai.com", False, OPENAI),
         ("eu.api.openai.com", False, OPENAI),
-        ("evil-api.openai.com", False, OPENAI - {"openai_responses"}),
-        ("ollama.team1.svc", False, OPENAI - {"openai_responses"}),
+        ("evil-api.openai.com", False, OPENAI - RESPONSES),
+        ("ollama.team1.svc", False, OPENAI - RESPONSES),
         ("ollama.team1.svc", True, OPENAI),
     ],
 )

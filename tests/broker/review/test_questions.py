@@ -92,6 +92,7 @@ def test_questions_are_yaml_json_or_csv(tmp_path: Path, name: str, text: str):
         ("q.yaml", YES.replace("allow", "true"), "expected is allow or deny"),
         ("q.yaml", YES.replace("gpt,", "gpt, model: other,"), "q.yaml:1: "),
         ("q.yaml", YES.replace(AGENT, "spiffe://example.org"), "names a trust domain alone"),
+        ("q.yaml", YES.replace(AGENT, "agent"), "q.yaml:1: identity: a SPIFFE ID starts with spiffe://"),
         ("q.yaml", "- &a {identity: x}", "anchor"),
         ("q.csv", f"identity,model\n{AGENT}\n", "q.csv:2: has 1 cells, and the head 2"),
         ("q.csv", f"identity,model,model\n{AGENT},a,b\n", "q.csv:1: names a column twice"),

@@ -87,6 +87,12 @@ async def test_grant_and_reset_print_before_and_after(it, run):
     assert (row["used_before"], row["used_after"], row["credit_after"]) == ("300", "0", "500")
 
 
+async def test_filters_that_fit_nothing_are_said_to(it, run):
+    code, out, err = await run("--policy", "team1/agnets")
+    assert (code, out) == (0, "nothing is counted in the windows that run now\n")
+    assert err == "broker: nothing is of this --identity, --policy, --model and --since; without them all is shown\n"
+
+
 async def test_a_dry_run_changes_nothing(it, run):
     code, out, _ = await run("reset", "--identity", AGENT, "--reason", "x", "--dry-run")
     assert code == 0
@@ -252,7 +258,7 @@ def test_a_torn_line_is_told_and_with_strict_it_is_an_error(capsys, tmp_path):
     assert len(out.splitlines()) == 2
     assert err.splitlines() == [
         f"{file}:2: no line of the audit log, or a torn one",
-        "broker: 1 lines could not be read and 0 are known to be lost: they are in no sum above",
+        "broker: lines that could not be read: 1, known to be lost: 0; they are in no sum above",
     ]
     assert export(capsys, "--audit", str(file), "--strict")[0] == 1
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 from support.asks import ask
+from support.audit_logs import verify
 from support.ledgers import STORES
 from support.usage_world import OBJECTS, OTHER, STRANGER, usage_world
 from support.worlds import AGENT
 
-from broker.audit import verify
 from broker.errors import BadRequest, QuotaExhausted, Unavailable
 from broker.usage import desk as room
 from broker.usage.desk import Order
