@@ -57,12 +57,13 @@ def open_ids(x: Exchange, house: House) -> None:
     """
     if not x.grant.features & KEEPING or x.ids is not None:
         return
-    places = PLACES.get(x.dialect.NAME)
-    asked = bool(x.question.features & KEEPING)
-    if places is None or (places.on_request and not asked):
+    places, asked = PLACES.get(x.dialect.NAME), x.question.features
+    if places is None or (places.only_with and not places.only_with & asked):
+        if x.question.kept:
+            raise features.refuse_seal(x.question.kept[0].param)
         return
     if house.seals is None:
-        if asked:
+        if asked & KEEPING:
             raise features.refuse_keyless()
         return
     ids = x.ids = Ids(house.seals, x.identity.spiffe_id, places)
@@ -72,7 +73,7 @@ def open_ids(x: Exchange, house: House) -> None:
             raise features.refuse_seal(place.param)
     if ids.home is not None and ids.home.namespace != x.grant.namespace:
         raise features.refuse_seal(ids.where)
-    if Feature.STORAGE in x.grant.features:
+    if Feature.STORAGE in x.grant.features and places.keeps:
         body = _kept_unless_told(body)
     x.question = dialects.read(dialects.ROUTES[x.method, x.path], body, x.headers)
 

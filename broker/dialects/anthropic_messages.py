@@ -25,9 +25,7 @@ NAME: Final = "anthropic_messages"
 class MessagesQuestion:
     """A message that was asked for. Satisfies dialects.Question."""
 
-    __slots__ = ("_bound", "_members", "_output", "features", "model", "streaming", "texts")
-
-    kept: Sequence[KeptId] = ()
+    __slots__ = ("_bound", "_members", "_output", "features", "kept", "model", "streaming", "texts")
 
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
@@ -39,6 +37,7 @@ class MessagesQuestion:
         self._output = Output(limit, thinking=_read_thinking(members), priced=is_usually_priced(members))
         found = judge(members)
         self.features = frozenset(found.features)
+        self.kept: Sequence[KeptId] = found.kept
         self.texts = found.texts
         self._bound = TEMPLATE.bound(longest_bytes(body), found)
 

@@ -2,9 +2,10 @@
 
 from typing import Final
 
+from broker.grant import Feature
 from broker.ids.swapping import Places, Shape
 from broker.sealing import Kind
 
 _ANSWER: Final = Shape({"id": Kind.RESPONSE})
 
-PLACES: Final = Places(request=Shape(), answer=_ANSWER, event=_ANSWER, on_request=True)
+PLACES: Final = Places(request=Shape(), answer=_ANSWER, event=_ANSWER, only_with=frozenset({Feature.STORAGE}))

@@ -46,4 +46,5 @@ PLACES: Final = Places(
         {"response_id": Kind.RESPONSE, "item_id": Kind.ITEM},
         {"response": _RESPONSE, "item": _ITEM, "part": _PART, "annotation": _ANNOTATION},
     ),
+    keeps=True,
 )

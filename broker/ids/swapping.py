@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from broker import body as bodies
 from broker import sse
+from broker.grant import Feature
 from broker.sealing import Kind
 
 Swap = Callable[[Kind, str, str], str]  # an id of this kind, which stands there, to the one that takes its place
@@ -45,13 +46,15 @@ class Places:
     """Where the ids of a dialect stand.
 
     answer: in whole answers of any of its routes. event: in the data of one event.
-    on_request: an answer names what is kept only where the request asks for that.
+    keeps: answers are kept unless the request says otherwise.
+    only_with: without one of these features nothing that is kept is named, whatever is granted; none = always.
     """
 
     request: Shape
     answer: Shape
     event: Shape
-    on_request: bool = False
+    keeps: bool = False
+    only_with: frozenset[Feature] = frozenset()
 
 
 class Unreadable(Exception):

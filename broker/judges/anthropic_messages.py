@@ -14,7 +14,7 @@ from broker.chat import Header
 from broker.demand import LIMIT_ALIASES, Findings, Template
 from broker.errors import BadRequest, FeatureNotGranted
 from broker.features import refuse_id, refuse_unknown
-from broker.grant import Feature
+from broker.grant import Feature, KeptId
 
 # request, message, tool: room for the turns' marks, which are not documented; the JSON around them is counted too.
 # tools: the system prompt that tools bring, 159 to 530 by model ("Tool use", pricing). context_window: 1,000,000 ("Context windows").
@@ -34,6 +34,8 @@ CLIENT_TOOLS: Final = frozenset(
     }
 )
 CLIENT_TOOL_TOKENS: Final = 1536
+
+NEW_CONTAINER: Final = "leave it out, so that code runs in a new one"
 
 PLAIN_BLOCKS: Final = frozenset({"text", "thinking", "redacted_thinking", "tool_use", "tool_reference"})
 HOSTED_BLOCKS: Final = frozenset(
@@ -112,12 +114,14 @@ def _judge_state(members: Members, found: Findings) -> None:
 
 
 def _judge_container(raw: Raw, found: Findings) -> None:
-    """A new one, with skills that Anthropic has made: any other container or skill is somebody's of the same account."""
-    if not bodies.is_object(raw):
-        raise refuse_id("container")
+    """A new one, or one's own by its sealed id, with skills that Anthropic has made: any other skill is somebody's of the same account."""
+    if bodies.is_text(raw):
+        found.add_kept(KeptId(Feature.FILES, "container", read_text(raw, "container"), NEW_CONTAINER))
+        _found_hosted(found)
+        return
     container = split(raw, "container")
-    if given(container, "id") is not None:
-        raise refuse_id("container")
+    if (id_ := given(container, "id")) is not None:
+        found.add_kept(KeptId(Feature.FILES, "container", read_text(id_, "container.id"), NEW_CONTAINER))
     skills = given(container, "skills")
     for skill in [] if skills is None else found.split_each(skills, "container.skills"):
         if _kind(skill, "container.skills.type") != "anthropic":

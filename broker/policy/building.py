@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import is_
+from typing import Final
 
 from broker.grant import PolicyRef
 from broker.objects import AccessPolicy, Document, Fault, ProviderObject, Resources, RoutingPolicy, SecretObject
@@ -20,6 +21,9 @@ from broker.policy.rules import Rule, Rules, rule
 from broker.policy.settings import Settings
 from broker.policy.snapshot import NO_PIECES, Piece, Readiness, Snapshot
 from broker.policy.status import ObjectStatus, access_status, provider_status, routing_status, secret_status
+
+MODELS: Final = 2_000  # of one namespace; a list of them is made for each identity that asks
+_TOO_MANY: Final = Fault("spec.models", f"would make more than {MODELS} models in this namespace; take some away, here or elsewhere")
 
 
 def build(resources: Resources, settings: Settings, before: Snapshot | None = None) -> Snapshot:
@@ -74,10 +78,11 @@ def _sorted(statuses: Iterable[ObjectStatus]) -> tuple[ObjectStatus, ...]:
 
 
 def _routed(policies: Iterable[RoutingPolicy], shared: Mapping[str, Connection], world: tuple[SecretsByName, Settings]) -> list[Routed]:
-    """The oldest object first: it keeps the names that it has."""
+    """The oldest object first: it keeps the names that it has. One that would offer a model too many offers none."""
     taken: dict[str, PolicyRef] = {}
     resolved: list[Routed] = []
-    for policy in sorted(policies, key=lambda one: (one.about.age, one.about.version)):
+    for each in sorted(policies, key=lambda one: (one.about.age, one.about.version)):
+        policy = each if len(taken) + len(each.names) <= MODELS else _rejected(each, (_TOO_MANY,))
         about = policy.about
         if about.namespace is None:
             resolved.append(Routed(policy, (), (), (), {}))
@@ -112,7 +117,11 @@ def _permitted(policy: RoutingPolicy, settings: Settings) -> RoutingPolicy:
     """Inline keys are the operator's switch: without it, an object that has one is rejected."""
     specs = [(f"spec.providers[{n}]", one) for n, one in enumerate(policy.spec.providers if policy.spec else ())]
     faults = _inline_faults(specs, settings)
-    return replace(policy, about=replace(policy.about, faults=policy.about.faults + faults)) if faults else policy
+    return _rejected(policy, faults) if faults else policy
+
+
+def _rejected(policy: RoutingPolicy, faults: tuple[Fault, ...]) -> RoutingPolicy:
+    return replace(policy, about=replace(policy.about, faults=policy.about.faults + faults))
 
 
 def _permitted_provider(source: ProviderObject, settings: Settings) -> ProviderObject:

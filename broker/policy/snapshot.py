@@ -1,11 +1,12 @@
 """One state of the world, and what follows from it for anybody who asks."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import Forbidden, Unavailable
-from broker.grant import Failover, Grant, PolicyRef
+from broker.grant import Failover, Grant, PolicyRef, Unit
 from broker.identity import Identity
 from broker.objects import Document
 from broker.policy.offers import Offer
@@ -16,8 +17,9 @@ from broker.policy.settings import Settings
 from broker.policy.status import ObjectStatus
 from broker.turns import in_turn
 
-# Grants and listings that one snapshot remembers; beyond it, it forgets all of them and works them out again.
-REMEMBERED: Final = 65_536
+# What one snapshot remembers: grants with their budgets, and the models of listings, each counted. Beyond it, it forgets all of them and
+# works them out again.
+REMEMBERED: Final = 262_144
 # Policies that count one refusal: each is a figure in the quota store that everybody shares.
 COUNTING: Final = 32
 
@@ -84,6 +86,7 @@ class Snapshot:
         self.pieces = pieces
         self._grants: dict[tuple[str, str], Grant] = {}
         self._visible: dict[str, tuple[VisibleModel, ...]] = {}
+        self._granted = self._seen = 0
 
     def decide(self, identity: Identity, model: str) -> Grant:
         """The one yes. Silence is no.
@@ -96,8 +99,10 @@ class Snapshot:
         grant = self._grants.get(key)
         if grant is None:
             grant = self._decided(identity, model)
-            if len(self._grants) >= REMEMBERED:
+            self._granted += 1 + len(grant.budgets)
+            if self._granted > REMEMBERED:
                 self._grants.clear()
+                self._granted = 1 + len(grant.budgets)
             self._grants[key] = grant
         return grant
 
@@ -110,8 +115,10 @@ class Snapshot:
         visible = self._visible.get(identity.spiffe_id)
         if visible is None:
             visible = tuple(self._listed(identity))
-            if len(self._visible) >= REMEMBERED:
+            self._seen += 1 + len(visible)
+            if self._seen > REMEMBERED:
                 self._visible.clear()
+                self._seen = 1 + len(visible)
             self._visible[identity.spiffe_id] = visible
         return visible
 
@@ -173,10 +180,12 @@ class Snapshot:
         self.check_known()
         naming = self.rules.naming(identity)
         namespaces = {rule.namespace for rule in naming if rule.grants}
+        about = _by_model(naming)
         for (namespace, name), offer in self.offers.items():
             if namespace not in namespaces or not offer.backends:
                 continue
-            kinds = _ready_kinds(offer, [rule for rule in naming if rule.covers(namespace, name)], identity)
+            places = ((namespace, None), (namespace, name), (None, None), (None, name))
+            kinds = _ready_kinds(offer, [rule for place in places for rule in about.get(place, ())], identity)
             if kinds and (shortest := self._shortest(identity, offer)):
                 yield VisibleModel(shortest, kinds)
 
@@ -196,12 +205,28 @@ def permits(matching: list[Rule]) -> bool:
     return not any(rule.refuses for rule in matching) and any(rule.grants for rule in matching)
 
 
+def _by_model(rules: Iterable[Rule]) -> Mapping[tuple[str | None, str | None], Sequence[Rule]]:
+    """By the namespace and the model that they cover; None = every one."""
+    found: defaultdict[tuple[str | None, str | None], list[Rule]] = defaultdict(list)
+    for rule in rules:
+        for model in (None,) if rule.models is None else rule.models:
+            found[None if rule.everywhere else rule.namespace, model].append(rule)
+    return found
+
+
 def _ready_kinds(offer: Offer, matching: list[Rule], identity: Identity) -> tuple[str, ...]:
-    """Of the backends that may be asked; none where the model is not granted."""
+    """Of the backends that may be asked, as `granted` says; none where the model is not granted.
+
+    Which may be asked depends on the quotas of money alone, so the others are not worked out for every model of a list.
+    """
     if not permits(matching):
         return ()
+    found = claims(matching, offer.namespace, offer.name)
+    if too_many(matching, found):
+        return ()
+    in_money = [one for one in found if one.ceiling.pattern.unit is Unit.USD]
     try:
-        return tuple(sorted({backend.provider.kind for backend in granted(offer, matching, identity).backends}))
+        return tuple(sorted({backend.provider.kind for backend in eligible(offer, tuple(in_force(in_money, identity))).backends}))
     except Forbidden:
         return ()
 

@@ -1,11 +1,12 @@
 """However many policies somebody writes about one identity, nobody else pays for it."""
 
 import pytest
-from support.worlds import AGENT, access, routing, who, world
+from support.worlds import AGENT, access, routing, status, who, world
 
 from broker.errors import Forbidden
+from broker.policy.building import MODELS
 from broker.policy.explanation import explain
-from broker.policy.rules import POLICIES, QUOTAS
+from broker.policy.rules import POLICIES, QUOTAS, Ceiling
 from broker.policy.snapshot import COUNTING
 
 ME = f"subjects: [{{spiffeID: '{AGENT}'}}]"
@@ -52,3 +53,34 @@ def test_a_refusal_is_counted_under_so_many_policies_and_of_each_namespace_under
     counting = snapshot.names_identity(who())
     assert len(counting) == COUNTING
     assert [(one.namespace, one.name) for one in counting][:3] == [("aa-many", "p0000"), ("team1", "mine"), ("zz-last", "also")]
+
+
+def test_a_list_of_models_works_out_no_quota_but_those_in_money(monkeypatch):
+    worked_out = []
+    plain = Ceiling.budget
+    monkeypatch.setattr(Ceiling, "budget", lambda self, spiffe_id: worked_out.append(self.quota.name) or plain(self, spiffe_id))
+    money = f"{ME}, models: ['*'], quotas: [{{name: money, usd: '5', per: Day}}]"
+    snapshot = world(routing(), *policies(4, quotas(16)), access("money", spec=f"{{{money}}}"))
+    snapshot.visible_models(who())
+    assert set(worked_out) <= {"money"}
+
+
+def test_an_object_that_would_make_a_model_too_many_offers_none_and_keeps_its_names():
+    older = [routing(f"r{number}", models=[f"m{number}-{n}" for n in range(250)]) for number in range(MODELS // 250)]
+    snapshot = world(*older, routing("zz-late", models=["late"]), access())
+    assert snapshot.decide(who(), "m0-0").backends
+    assert len(snapshot.visible_models(who())) == MODELS
+    with pytest.raises(Forbidden):
+        snapshot.decide(who(), "late")
+    (told,) = status(snapshot, "zz-late").about.faults
+    assert f"more than {MODELS} models" in str(told)
+    assert snapshot.offers["team1", "late"].taken
+
+
+def test_what_is_remembered_is_bounded_by_how_large_it_is(monkeypatch):
+    monkeypatch.setattr("broker.policy.snapshot.REMEMBERED", 20)
+    snapshot = world(routing(models=[f"m{n}" for n in range(9)]), *policies(1, quotas(9)))
+    for number in range(9):
+        snapshot.decide(who(), f"m{number}")
+        snapshot.visible_models(who(f"{AGENT}{number}"))
+    assert len(snapshot._grants) <= 2

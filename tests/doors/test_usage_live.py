@@ -47,6 +47,7 @@ async def test_a_full_quota_is_seen_warned_of_and_opened_again(tmp_path):
         stack(tmp_path, routing(provider.port) + access(quotas=QUOTAS), admin_socket=socket) as it,
     ):
         await fill(it)
+        await it.audited(6)  # an answer is with its caller before it is counted
         code, said = await usage(*where, "-o", "json")
         assert code == 0
         counters = {one["quota"]: (one["used"], one["limit"], one["left"]) for one in json.loads(said)["counters"]}

@@ -6,6 +6,7 @@ import random
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx2 as httpx
@@ -80,13 +81,20 @@ class World:
             await asyncio.sleep(0.01)
 
 
+async def begin(patience: asyncio.Timeout, patience_s: float, event: str, _info: object) -> None:
+    """Start a caller's patience with its request: the client leaves a socket open behind it when it is cancelled while it connects."""
+    if event == "http11.send_request_headers.started":
+        patience.reschedule(asyncio.get_running_loop().time() + patience_s)
+
+
 async def insist(world: World, drawn: random.Random) -> None:
     """One caller: asks until it hears that the quota is used up; sometimes streams, sometimes hangs up in the middle."""
     while True:
         streaming, patience_s = drawn.random() < 0.5, drawn.choice([0.2, 0.8, 60.0])
         try:
-            async with asyncio.timeout(patience_s):
-                answer = await world.agent.post("/v1/chat/completions", json=body(streaming=streaming))
+            async with asyncio.timeout(None) as patience:
+                trace = partial(begin, patience, patience_s)
+                answer = await world.agent.post("/v1/chat/completions", json=body(streaming=streaming), extensions={"trace": trace})
         except (TimeoutError, httpx.HTTPError):
             continue
         if answer.status_code == 429:
