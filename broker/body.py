@@ -1,7 +1,8 @@
 """JSON bodies at C speed: split into members whose bytes stay as they came, judged, and put together again. Pure.
 
 Why splitting: two parsers may disagree on a duplicate key, so a body that is judged here must not be able to mean something
-else at the provider. No object that is judged here has a key twice, and what is sent is written anew from unique members.
+else at the provider. No object that is judged here has a key twice, and what is sent is written anew from unique members. Some
+parsers (Go's, .NET's) take "Model" for "model" too, so no key that is judged here has capitals: no dialect has any.
 What is not judged is not parsed either: `msgspec.Raw` keeps its bytes.
 """
 
@@ -76,7 +77,7 @@ def split(raw: bytes | Raw, what: str) -> Members:
     """The members of one object, whose keys are unique. `what` names it to the caller.
 
     Raises:
-        BadRequest: it is no object, or has a key twice.
+        BadRequest: it is no object, or has a key twice, or one with capitals.
     """
     try:
         members = _OBJECT.decode(raw)
@@ -88,6 +89,7 @@ def split(raw: bytes | Raw, what: str) -> Members:
         raise BadRequest(f"{what} is nested too deeply", param=what) from None
     if len(members) > MEMBERS_MAX:
         raise BadRequest(f"{what} has more than {MEMBERS_MAX} members", param=what)
+    _refuse_capitals(members, what)
     if len(raw) != _compact_bytes(members) and not _is_spaced(raw, members):
         _search_duplicate(raw, what)
     return members
@@ -97,7 +99,7 @@ def split_each(raw: Raw, what: str) -> list[Members]:
     """The members of each object of an array; no object has a key twice.
 
     Raises:
-        BadRequest: it is no array of objects, or one of them has a key twice.
+        BadRequest: it is no array of objects, or one of them has a key twice, or one with capitals.
     """
     try:
         each = _OBJECTS.decode(raw)
@@ -108,8 +110,20 @@ def split_each(raw: Raw, what: str) -> list[Members]:
     if len(each) > OBJECTS_MAX:
         raise BadRequest(f"{what!r} has more than {OBJECTS_MAX} entries", param=what)
     if len(raw) == 1 + len(each) + sum([_compact_bytes(members) for members in each]):
+        for members in each:
+            _refuse_capitals(members, what)
         return each
     return [split(one, what) for one in read_array(raw, what)]
+
+
+def _refuse_capitals(members: Members, what: str) -> None:
+    """Also of a letter that is another one's capital to somebody: a long s, the sign of Kelvin, an i without a dot."""
+    names = "".join(members)
+    if names.upper().casefold() != names:
+        name = next(name for name in members if name.upper().casefold() != name)
+        raise BadRequest(
+            f"{what} has the key {name[:64]!r}: some servers would take it for another one, so write it in small letters", param=name[:64]
+        )
 
 
 def _compact_bytes(members: Members) -> int:

@@ -1,7 +1,10 @@
-"""What all tests share: tests/support/ is importable, hypothesis is bounded and repeatable, logging is as it was after each test."""
+"""What all tests share: tests/support/ is importable, hypothesis is bounded and repeatable, logging is as it was after each test, and
+a Ctrl-C ends what they start.
+"""
 
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -12,6 +15,9 @@ import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# A script that starts us with & or nohup lets us ignore it, and so would our children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 settings.register_profile("laptop", max_examples=100, deadline=None)

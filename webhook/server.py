@@ -193,7 +193,7 @@ class _Reviews:
             return error.uid, Verdict(allowed=False, code=BAD_REQUEST, message=str(error))
         verdict = await self._judges[path](request)
         if not verdict.allowed:
-            log.info("refused", extra={**_about(request), "why": verdict.message})
+            log.info("refused", extra={**_about(request), "why": review.cut(verdict.message, review.MESSAGE_CHARACTERS)})
         elif verdict.patch:
             log.info("injected", extra=_about(request))
         return request.uid, verdict

@@ -2,6 +2,9 @@
 
 It is the broker's own reader that judges, so that nothing is stored which the broker would not take: fields that nobody knows, which
 the CRD keeps, among them. The broker and the controller judge again, since a webhook can be away.
+
+Whoever reaches the webhook's port can ask about any namespace, and nobody can tell him from the API server. So a text names nothing of a
+namespace that the object which is asked about does not name itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,11 +99,29 @@ def remarks(found: Ours, neighbours: Sequence[Document] | None, own_namespace: s
     """
     about = replace(found.about, created=found.about.created or _NOT_YET_CREATED)
     found = replace(found, about=about)
-    others = [one for one in neighbours or () if (one.about.kind, one.about.name) != (about.kind, about.name)]
+    itself, named = (about.kind, about.name), _named(found)
+    others = [_as_far_as_named(one, named) for one in neighbours or () if (one.about.kind, one.about.name) != itself]
     snapshot = build(collect([found, *others]), _settings(found, own_namespace))
     status = next(one for one in snapshot.statuses if one.about.kind == about.kind and one.about.name == about.name)
     texts = dict.fromkeys(_said(found, status, others, known=neighbours is not None))
     return tuple(_printable(text) for text in texts)
+
+
+def _named(found: Ours) -> frozenset[str]:
+    """The models that an object names."""
+    if isinstance(found, RoutingPolicy):
+        return frozenset(found.names)
+    spec = found.spec if isinstance(found, AccessPolicy) else None
+    return (
+        frozenset(name for names in ((spec.models or ()), *(one.models for one in spec.quotas)) for name in names) if spec else frozenset()
+    )
+
+
+def _as_far_as_named(other: Document, models: frozenset[str]) -> Document:
+    if not isinstance(other, RoutingPolicy):
+        return other
+    spec = other.spec and msgspec.structs.replace(other.spec, models=tuple(one for one in other.spec.models if one.name in models))
+    return replace(other, names=tuple(name for name in other.names if name in models), spec=spec)
 
 
 def _settings(found: Ours, own_namespace: str) -> Settings:
@@ -126,7 +147,10 @@ def _said(found: Ours, status: ObjectStatus, others: Sequence[Document], *, know
     """known: whether `others` are all there are."""
     conditions = {one.type: one for one in status.conditions}
     accepted = conditions["Accepted"]
-    if accepted.status != "True":
+    if accepted.reason == "NameConflict":
+        kept = [row for row in status.models if row.reason == "NameConflict"]
+        yield from (f"{row.path}: an older object of the namespace keeps the model {row.name}; rename one of the two" for row in kept)
+    elif accepted.status != "True":
         yield _of(accepted)
     if known and isinstance(found, RoutingPolicy):
         yield from _without_provider(found, others)

@@ -1,8 +1,8 @@
 """The wire formats that agents speak. A dialect is a module with these functions; adding one is a file here and a line in ROUTES.
 
 Same dialect on both sides: the bytes pass through, unknown fields intact; only the model's name, the output limit, the
-stream options, `store` and ids of kept state are edited. A dialect knows bodies and the few headers that change what a body means, never hosts,
-credentials or HTTP heads. Dialects do not import each other.
+stream options, `store` and ids of kept state are edited. A dialect knows bodies and the few headers that change what a body
+means, never hosts, credentials or HTTP heads. Dialects do not import each other.
 """
 
 import re

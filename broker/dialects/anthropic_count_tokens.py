@@ -25,18 +25,19 @@ NAME: Final = "anthropic_count_tokens"
 class CountQuestion:
     """A count that was asked for: one request, and no tokens. Satisfies dialects.Question."""
 
-    __slots__ = ("_members", "features", "model")
+    __slots__ = ("_members", "features", "kept", "model")
 
     streaming = False
     texts: Sequence[Raw] = ()
-    kept: Sequence[KeptId] = ()
 
     def __init__(self, body: bytes) -> None:
         members = bodies.open_body(body)
         self._members = members
         self.model = bodies.read_model(members)
         bodies.refuse_members(members, REFUSED_FIELDS)
-        self.features = frozenset(judge(members).features)
+        found = judge(members)
+        self.features = frozenset(found.features)
+        self.kept: Sequence[KeptId] = found.kept
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:  # noqa: ARG002  there is no output
         return Demand(0, 0, 0)

@@ -9,6 +9,9 @@ from broker.features import refuse_seal
 from broker.ids.swapping import Places, Unreadable, swap, swap_event
 from broker.sealing import Home, Kind, NotYours, Seals, Unsealable
 
+REMEMBERED: Final = 4096  # ids of one exchange; sealing one again costs time alone
+TELLING_CHARS: Final = 8  # a shorter id may stand in a text for something else
+
 
 class Ids:
     """Opens what this owner was given, and nothing else; seals to him what answers name.
@@ -67,7 +70,7 @@ class Ids:
         """What answers name from now on is kept there. What was opened looks to the caller as it did."""
         if self._at != home:
             self._at = home
-            self._sealed = {(kind, raw): sealed for (kind, sealed), raw in self._opened.items()}
+            self._sealed = self._as_asked()
 
     def answer(self, body: bytes) -> bytes:
         """A whole answer as the owner gets it.
@@ -90,14 +93,20 @@ class Ids:
     def words(self, said: bytes) -> bytes:
         """What the provider said in its own words, with the owner's ids in place of those that he asked by."""
         for (_, sealed), raw in self._opened.items():
-            said = said.replace(quote(raw)[1:-1], sealed.encode())
+            if len(raw) >= TELLING_CHARS:
+                said = said.replace(quote(raw)[1:-1], sealed.encode())
         return said
+
+    def _as_asked(self) -> dict[tuple[Kind, str], str]:
+        return {(kind, raw): sealed for (kind, sealed), raw in self._opened.items()}
 
     def _seal(self, kind: Kind, raw: str, _at: str) -> str:
         if not raw:
             return raw  # some servers say so that there is none yet
         known = self._sealed.get((kind, raw))
         if known is None:
+            if len(self._sealed) >= REMEMBERED:
+                self._sealed = self._as_asked()
             assert self._at is not None  # noqa: S101  answers come after keep_at, for the type checkers
             known = self._sealed[kind, raw] = self._seals.seal(self._owner, kind, self._at, raw)
         return known

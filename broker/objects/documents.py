@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import islice
 from typing import Final
 
 from broker.credentials import Credential, Credentials, SecretRef
@@ -12,7 +13,7 @@ from broker.objects.connections import Credentials as CredentialSpec
 from broker.objects.connections import ProviderSpec, clean_key
 from broker.objects.metadata import About, read_about
 from broker.objects.origin import Origin
-from broker.objects.reading import Fault, as_list, as_mapping, read
+from broker.objects.reading import FAULTS, Fault, as_list, as_mapping, read, shown
 from broker.objects.routing import RoutingSpec
 from broker.objects.secrets import SecretObject, read_secret
 
@@ -102,7 +103,8 @@ def read_document(
         secret, faults = read_secret(about, fields, environment)
         return replace(secret if about.accepted else _emptied(secret), about=_with(about, faults))
     unknown = tuple(
-        Fault(name, f"is not a field of {kind}; its fields stand below spec", "UnknownField") for name in fields if name not in _TOP
+        Fault(shown(name), f"is not a field of {kind}; its fields stand below spec", "UnknownField")
+        for name in islice((name for name in fields if name not in _TOP), FAULTS)
     )
     about = _with(about, unknown)
     if kind == "AIRoutingPolicy":

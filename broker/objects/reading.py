@@ -89,6 +89,7 @@ _NOTHING: Final[Mapping[str, object]] = {}
 # Whoever may write an object decides how much is wrong with it: beyond this, what else is wrong is not worth anybody's time.
 FAULTS: Final = 500
 _HINTED: Final = 64  # a longer word is no slip of one of ours
+_SHOWN: Final = 200
 Extra = Mapping[str, object]  # Meta.extra
 _PartT = TypeVar("_PartT", bound=Part)
 
@@ -202,7 +203,7 @@ class _Reader:
             if first != index:
                 repeated = True
                 place = f"{path}[{index}].{key}" if key else f"{path}[{index}]"
-                self._fault(place, f"{value!r} is already at {path}[{first}]; leave one of the two out")
+                self._fault(place, f"{shown(value)!r} is already at {path}[{first}]; leave one of the two out")
         return repeated
 
     def _struct(self, kind: inspect.StructType, raw: object, path: str) -> object:
@@ -237,7 +238,12 @@ class _Reader:
             if name not in known and len(self.faults) < FAULTS:
                 near = _near(name, known)
                 hint = f"did you mean {near[0]}?" if near else f"the fields here are {', '.join(known)}"
-                self._fault(_join(path, name), f"is not a field of {API_VERSION}; {hint}", "UnknownField")
+                self._fault(_join(path, shown(name)), f"is not a field of {API_VERSION}; {hint}", "UnknownField")
+
+
+def shown(text: str) -> str:
+    """Somebody's own word within a fault: each fault is logged, by every broker, and a word may have a megabyte."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _near(text: str, words: Sequence[str]) -> list[str]:

@@ -70,7 +70,7 @@ class Wanted:
 
     identity: a SPIFFE ID, or the beginning of some when it ends with `*`.
     policy: NAMESPACE/NAME.
-    model: a virtual model's name. Who did what with a model the store does not know: days are left out.
+    model: a virtual model's name, bare or as NAMESPACE/NAME. Who did what with a model the store does not know: days are left out.
     since: Unix seconds; only identities that were served since then, and counters that are nobody's own.
     """
 
@@ -110,6 +110,8 @@ async def _counters(readings: Sequence[Reading], catalogue: Catalogue, wanted: W
 
 
 def _is_about(model: str, named: Named, quota: Quota | None) -> bool:
+    """By its name, or by NAMESPACE/NAME as `broker who-can` prints it."""
+    model = model.removeprefix(f"{named.namespace}/")
     return quota.is_about(model) if quota else named.kind == "AIRoutingPolicy" and named.quota == model
 
 

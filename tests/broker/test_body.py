@@ -76,6 +76,20 @@ def test_an_escaped_key_is_the_same_key(first: bytes) -> None:
         bodies.open_body(b'{"%b":"granted","model":"dear"}' % first)
 
 
+@pytest.mark.parametrize("key", ["Model", "MODEL", "mo\\u0044el", "max_to\u212aens", "max_token\u017f", "l\u0131mit"])
+def test_a_key_that_some_server_takes_for_another_one_is_refused(key: str) -> None:
+    """Go's encoding/json, which Ollama reads requests with, takes the last of "model" and "Model", whichever was judged."""
+    with pytest.raises(BadRequest, match="small letters"):
+        bodies.open_body(f'{{"model":"granted","{key}":"dear"}}'.encode())
+    for spaced in ("", " "):
+        with pytest.raises(BadRequest, match="small letters"):
+            bodies.split_each(Raw(f'[{{"type":{spaced}"message"}},{{"{key}":{spaced}"dear"}}]'.encode()), "input")
+
+
+def test_what_is_not_judged_may_have_capitals() -> None:
+    bodies.open_body(b'{"metadata":{"Key":1},"tools":[{"function":{"parameters":{"properties":{"Stadt":{}}}}}]}')
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

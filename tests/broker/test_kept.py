@@ -49,7 +49,9 @@ def whole(**members):
 def a_world(*got, features=ALL, seals=SEALS, **more):
     world = World(*(got or [whole()]), seals=seals)
     world.asked = []
-    world.decision = replace(grant(limit=10_000_000, **more), features=features, configured=("openai_responses", "openai_stored_responses"))
+    world.decision = replace(
+        grant(limit=100_000_000, **more), features=features, configured=("openai_responses", "openai_stored_responses")
+    )
     sending = world.send
 
     async def send(provider, path, headers, body, trace=()):
@@ -151,6 +153,13 @@ async def test_a_stream_that_is_cut_off_has_its_last_words_sealed():
     assert b"msg_2" not in caller.body
 
 
+async def test_a_last_event_without_its_end_is_sealed_too():
+    world = a_world(Got(EVENTS[0], EVENTS[3].rstrip(), stream=True))
+    caller = await walk(world, ask(stream=True))
+    assert b"response.completed" in caller.body
+    assert b"resp_2" not in caller.body
+
+
 @pytest.mark.parametrize("event", [b"data: no json\n\n", b'data: {"item_id":7}\n\n', b'data: {"response":{"id":"a b"}}\n\n'])
 async def test_an_event_that_nobody_can_seal_ends_the_stream(event):
     world = a_world(Got(EVENTS[0], event, EVENTS[3], stream=True))
@@ -181,6 +190,16 @@ RAW = {
 @pytest.mark.parametrize("case", RAW)
 async def test_a_raw_id_is_refused_before_anything_is_held(case):
     await refused(a_world(), ask(**RAW[case]))
+
+
+async def test_an_id_that_is_judged_and_in_no_place_that_is_known_is_refused(monkeypatch):
+    """The judge and the list of places are two; what one of them forgets does not pass."""
+    places = replace(PLACES["openai_responses"], request=replace(PLACES["openai_responses"].request, ids={}))
+    monkeypatch.setattr("broker.kept.PLACES", {"openai_responses": places})
+    for id_ in ("resp_1", seal()):
+        await refused(a_world(), ask(previous_response_id=id_))
+    monkeypatch.setattr("broker.kept.PLACES", {})
+    await refused(a_world(), ask(previous_response_id=seal()))
 
 
 @pytest.mark.parametrize("feature", [Feature.STORAGE, Feature.BACKGROUND, Feature.FILES])
@@ -264,9 +283,9 @@ async def test_what_is_not_at_home_anywhere_fails_over_and_is_kept_where_it_was_
 
 
 async def test_a_providers_refusal_names_what_the_caller_asked_by():
-    world = a_world(Got(b'{"error":{"message":"Previous response with id \'resp_1\' not found."}}', status=404))
-    status, said = await told(world, ask(previous_response_id=seal()))
-    assert (status, said["error"]["message"]) == (404, f"Previous response with id '{seal()}' not found.")
+    world = a_world(Got(b'{"error":{"message":"Previous response with id \'resp_123\' not found."}}', status=404))
+    status, said = await told(world, ask(previous_response_id=seal("resp_123")))
+    assert (status, said["error"]["message"]) == (404, f"Previous response with id '{seal('resp_123')}' not found.")
 
 
 # -- by an id in the path
@@ -360,6 +379,12 @@ async def test_of_two_models_at_one_provider_the_one_that_answered_is_named():
     assert world.lines[0].provider_model == REAL
 
 
+async def test_what_is_read_again_looks_as_it_did_when_it_was_made_whatever_the_model_is_called_today():
+    world = a_world(backends=(Backend(PROVIDER, "newer-real"),))
+    _, got = await told(world, by_id("GET"))
+    assert got["output"][0]["id"] == seal("msg_2", Kind.ITEM)
+
+
 @pytest.mark.parametrize(("body", "status"), [(b"", 200), (b"{}", 200), (b" {} ", 200), (b'{"x":1}', 400), (b"x", 400)])
 async def test_what_is_asked_by_id_has_no_body(body, status):
     assert (await told(a_world(), by_id("cancel", body=body)))[0] == status
@@ -405,6 +430,64 @@ async def test_a_chat_that_is_kept_and_no_other_has_a_sealed_id(store):
 async def test_a_chat_that_would_be_kept_is_refused_without_keys():
     body = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}], "store": True}
     await refused(a_world(seals=None), exchange("POST", "/v1/chat/completions", json.dumps(body).encode()), "--sealing-keys")
+
+
+# -- messages
+CLAUDE = replace(PROVIDER, name="claude", kind="Anthropic", endpoint=Endpoint("https", "api.anthropic.com", 443, "/v1"))
+CLAUDES_HOME = Home("team1", "gpt", "team1/claude", "https://api.anthropic.com/v1", "claude-real")
+SAID = {
+    "id": "msg_1",
+    "container": {"id": "container_1", "expires_at": ""},
+    "content": [],
+    "usage": {"input_tokens": 3, "output_tokens": 4},
+}
+INTERPRETER = {"type": "code_execution_20250825", "name": "code_execution"}
+
+
+def message(path="/v1/messages", **members):
+    body = {"model": "gpt", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}], **members}
+    return exchange("POST", path, json.dumps(body).encode())
+
+
+def a_world_of_claude(*got, **more):
+    world = a_world(*(got or [Got(json.dumps(SAID).encode())]), backends=(Backend(CLAUDE, "claude-real"),), **more)
+    world.decision = replace(world.decision, configured=("anthropic_messages", "anthropic_count_tokens"))
+    return world
+
+
+async def test_the_container_of_a_message_is_used_again_by_its_sealed_id_alone():
+    world = a_world_of_claude()
+    _, got = await told(world, message(tools=[INTERPRETER]))
+    sealed = got["container"]["id"]
+    assert opened(sealed, Kind.CONTAINER) == (CLAUDES_HOME, "container_1")
+    assert got["id"] == "msg_1"
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        for container in (sealed, {"id": sealed, "skills": []}):
+            world = a_world_of_claude()
+            assert (await told(world, message(path, container=container, tools=[INTERPRETER])))[0] == 200
+            assert "container_1" in json.dumps(world.asked[0][3]["container"])
+        for container in ("container_1", {"id": "container_1"}):
+            await refused(a_world_of_claude(), message(path, container=container, tools=[INTERPRETER]))
+    await refused(a_world_of_claude(features=frozenset({Feature.HOSTED_TOOLS})), message(container=sealed), "`features: [Files]`")
+    await refused(a_world_of_claude(seals=None), message(container=sealed), "--sealing-keys")
+
+
+async def test_a_file_that_code_left_is_sealed_and_comes_back_sealed():
+    result = {"type": "code_execution_tool_result", "tool_use_id": "srvtoolu_1", "content": {"content": [{"file_id": "file_1"}]}}
+    world = a_world_of_claude(Got(json.dumps({**SAID, "content": [result]}).encode()))
+    _, got = await told(world, message(tools=[INTERPRETER]))
+    assert opened(got["content"][0]["content"]["content"][0]["file_id"], Kind.FILE)[1] == "file_1"
+    again = [{"role": "assistant", "content": got["content"]}]
+    world = a_world_of_claude()
+    await told(world, message(messages=again))
+    assert world.asked[0][3]["messages"] == [{"role": "assistant", "content": [result]}]
+    await refused(a_world_of_claude(), message(messages=[{"role": "assistant", "content": [result]}]))
+
+
+async def test_a_message_without_hosted_tools_passes_as_it_is():
+    world = a_world_of_claude(Got(json.dumps(SAID, indent=1).encode()))
+    caller = await walk(world, message())
+    assert caller.body == json.dumps(SAID, indent=1).encode()
 
 
 def test_every_dialect_that_keeps_something_has_a_route():

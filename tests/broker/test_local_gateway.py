@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_workload_api import FakeWorkloadApi
-from support.ports import free_port
+from support.ports import closed_port, free_port
 from support.raw_http import PATIENT, Door, send, statuses, until
 from support.spiffe_ca import SpiffeCa, trusting, update
 
@@ -359,21 +359,23 @@ async def test_a_broker_that_ends_the_connection_much_later_is_not_suspected_of_
 
 
 async def test_when_the_broker_is_away_the_agent_is_told_in_its_own_dialect(ca, agent):
-    async with gateway(free_port(), updates=[update(agent, ca)]) as made:
-        body, head = error_of(await send(made.port, request(made)))
-        assert body["error"]["code"] == "broker_unavailable"
-        assert b"x-should-retry: true" in head
-        assert b"retry-after: 1" in head
-        body, head = error_of(await send(made.port, request(made, MESSAGES)))
-        assert body["type"] == "error"  # Anthropic's shape
-        assert b" 503 " in head
+    with closed_port() as port:
+        async with gateway(port, updates=[update(agent, ca)]) as made:
+            body, head = error_of(await send(made.port, request(made)))
+            assert body["error"]["code"] == "broker_unavailable"
+            assert b"x-should-retry: true" in head
+            assert b"retry-after: 1" in head
+            body, head = error_of(await send(made.port, request(made, MESSAGES)))
+            assert body["type"] == "error"  # Anthropic's shape
+            assert b" 503 " in head
 
 
 async def test_the_next_broker_takes_over_when_one_is_away(ca, agent):
-    async with broker_door(ca) as broker, gateway(free_port(), broker.port, free_port(), updates=[update(agent, ca)]) as made:
-        for _ in range(3):
-            assert statuses(await send(made.port, request(made))) == [200]
-            made._pool.retire()
+    with closed_port() as before, closed_port() as after:
+        async with broker_door(ca) as broker, gateway(before, broker.port, after, updates=[update(agent, ca)]) as made:
+            for _ in range(3):
+                assert statuses(await send(made.port, request(made))) == [200]
+                made._pool.retire()
 
 
 async def test_a_connection_to_the_broker_notices_a_machine_that_vanished(ca, agent):
@@ -386,7 +388,8 @@ async def test_a_connection_to_the_broker_notices_a_machine_that_vanished(ca, ag
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
-async def test_a_broker_that_failed_is_not_asked_first_for_a_while(ca, agent):
+async def test_a_broker_that_failed_is_not_asked_first_for_a_while(ca, agent, monkeypatch):
+    monkeypatch.setattr(local_gateway, "CONNECT_S", 1.0)
     dials = []
 
     async def silent(reader, writer):

@@ -25,6 +25,19 @@ def test_the_faults_of_an_object_are_told_up_to_a_number(spec):
     assert not found.about.accepted
 
 
+def test_fields_beside_spec_are_told_up_to_a_number_too():
+    found = read_document({**policy({"models": ["*"]}), **{f"field{number}": 1 for number in range(20_000)}})
+    assert FAULTS <= len(found.about.faults) <= 2 * FAULTS
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000_000, "a.b[0]" * 100_000, "\x1b" * 100_000])
+def test_a_word_of_a_megabyte_makes_no_fault_of_a_megabyte(name):
+    twice = {"subjects": [{"spiffeID": "spiffe://example.org/a"}], "models": [name, name]}
+    for found in (read_document(policy({name: 1})), read_document({**policy({}), name: 1}), read_document(policy(twice))):
+        assert found.about.faults
+        assert all(len(str(fault)) < 2_000 for fault in found.about.faults)
+
+
 def test_a_long_word_is_compared_with_none_of_ours():
     spec = {"subjects": [{"spiffeID": "spiffe://example.org/a"}], "models": ["*"], "action": "Alow" + "x" * 500, "q" * 200: 1}
     faults = {fault.path: fault.message for fault in read_document(policy(spec)).about.faults}

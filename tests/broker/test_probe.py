@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from support.ports import closed_port
 
 from broker import cli
 
@@ -13,9 +14,8 @@ def test_who_listens_is_found():
 
 
 def test_who_does_not_is_not():
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
-    assert cli.main(["probe", "--port", str(port)]) == 1
+    with closed_port() as port:
+        assert cli.main(["probe", "--port", str(port)]) == 1
 
 
 def test_the_port_is_the_gateways_unless_it_is_told(monkeypatch):

@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import socket
 
 import grpc
 import h2.config
@@ -8,6 +7,7 @@ import h2.connection
 import h2.events
 import pytest
 from support.fake_workload_api import FakeWorkloadApi, message
+from support.ports import closed_port
 from support.spiffe_ca import SpiffeCa, update
 
 from broker import workload_api
@@ -447,8 +447,6 @@ async def test_a_path_that_is_no_socket_is_reported_with_its_name(tmp_path):
 
 
 async def test_a_port_where_nobody_listens_is_reported():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    async with Watch(f"tcp://127.0.0.1:{port}") as seen:
-        assert f"127.0.0.1:{port}" in await seen.next()
+    with closed_port() as port:
+        async with Watch(f"tcp://127.0.0.1:{port}") as seen:
+            assert f"127.0.0.1:{port}" in await seen.next()

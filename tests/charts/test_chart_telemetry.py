@@ -54,8 +54,8 @@ def test_a_value_that_the_broker_would_refuse_or_that_holds_a_password_is_refuse
 
 
 def test_prompts_and_answers_go_with_traces_where_the_values_say_so_and_not_without_any():
-    assert "BROKER_OTEL_CONTENT" not in env(MOST)
-    otlp = {"endpoint": "http://collector.example:4318", "content": True}
-    assert env(LEAST | {"telemetry": {"otlp": otlp}})["BROKER_OTEL_CONTENT"]["value"] == "true"
+    without = {"endpoint": "http://collector.example:4318"}
+    assert "BROKER_OTEL_CONTENT" not in env(LEAST | {"telemetry": {"otlp": without}})
+    assert env(MOST)["BROKER_OTEL_CONTENT"]["value"] == "true"
     with pytest.raises(helm_python.HelmError, match=r"give telemetry\.otlp\.endpoint as well"):
         render(LEAST | {"telemetry": {"otlp": {"content": True}}})

@@ -7,6 +7,7 @@ import anthropic
 import openai
 import pytest
 from support.fake_provider import FakeProvider, chunk, json_answer, sse_head
+from support.ports import closed_port
 from support.provider_words import CHAT, CHAT_EVENTS, CHAT_STREAM, MESSAGE, MESSAGE_EVENTS, MESSAGE_STREAM, USAGE_TOKENS
 from support.stack import AGENT, Stack, stack
 from support.web_ca import web_server_context
@@ -127,9 +128,8 @@ async def test_the_table_in_the_documentation_is_what_happens(tmp_path, row, dia
         tls = web_server_context("127.0.0.1") if row["failure"] == "TLS failure" else None
         first = await open_.enter_async_context(FakeProvider(script=FAILURES[row["failure"]] or answer, tls=tls))
         second = await open_.enter_async_context(FakeProvider(script=answer))
-        if FAILURES[row["failure"]] is None:
-            await first.__aexit__()
-        there = [f"{'https' if tls else 'http'}://127.0.0.1:{first.port}", f"http://127.0.0.1:{second.port}"]
+        port = first.port if FAILURES[row["failure"]] else open_.enter_context(closed_port())
+        there = [f"{'https' if tls else 'http'}://127.0.0.1:{port}", f"http://127.0.0.1:{second.port}"]
         if row["backends"] == "one":
             there.pop()
         it = await open_.enter_async_context(stack(tmp_path, objects(dialect, there, row["retry_on"])))

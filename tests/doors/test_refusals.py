@@ -8,6 +8,7 @@ import openai
 import pytest
 from support.fake_provider import FakeProvider, json_answer, sse_answer
 from support.objects_yaml import access, routing
+from support.ports import closed_port
 from support.provider_words import CHAT, CHAT_STREAM, MESSAGE, MESSAGE_STREAM
 from support.stack import AGENT, CANARY, STRANGER, Stack, stack
 
@@ -205,14 +206,13 @@ async def test_a_provider_that_fails_is_told_apart_from_us(tmp_path, sdk, ask, m
 
 @SPEAKERS
 async def test_a_provider_that_cannot_be_reached_costs_nothing(tmp_path, sdk, ask, model):
-    async with FakeProvider() as provider:
-        port = provider.port
     objects = access(quotas="[{name: pace, requests: 1, per: Month}]")
-    async with stack(tmp_path, routing(port) + objects) as it:
-        for _ in range(2):
-            with pytest.raises(sdk.InternalServerError) as caught:
-                await ask(it, model)
-            assert "provider_unavailable" in caught.value.response.text
+    with closed_port() as port:
+        async with stack(tmp_path, routing(port) + objects) as it:
+            for _ in range(2):
+                with pytest.raises(sdk.InternalServerError) as caught:
+                    await ask(it, model)
+                assert "provider_unavailable" in caught.value.response.text
 
 
 @SPEAKERS

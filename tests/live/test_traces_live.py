@@ -4,10 +4,11 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import httpx2 as httpx
+import pytest
 from support.fake_provider import FakeProvider
 from support.objects_yaml import access, routing
 from support.otlp_receiver import METRICS, Receiver, points_of
-from support.ports import free_port
+from support.ports import closed_port
 from support.processes import deployment
 from support.provider_words import CHAT
 from support.stack import AGENT, CANARY
@@ -59,9 +60,16 @@ async def test_an_agents_trace_runs_through_gateway_and_broker_to_the_provider_a
     assert TOKEN not in broker.output()
 
 
-async def test_a_collector_that_was_never_there_costs_nobody_an_answer_and_floods_no_log(tmp_path):
+@pytest.fixture
+def nobody():
+    """Where a collector should be."""
+    with closed_port() as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+async def test_a_collector_that_was_never_there_costs_nobody_an_answer_and_floods_no_log(tmp_path, nobody):
     environ = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": nobody,
         "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{TOKEN}",
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
         "OTEL_BSP_SCHEDULE_DELAY": "10",

@@ -56,6 +56,7 @@ MOST: Values = LEAST | {
             "headersSecretName": "collector",
             "sampler": "traceidratio",
             "samplerRatio": "0.01",
+            "content": True,
         }
     },
     "dashboard": {"enabled": True, "annotations": {"grafana_folder": "AI"}},

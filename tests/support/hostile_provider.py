@@ -2,7 +2,7 @@
 
 ACTS = {"cut": lambda call: [call.head(length=100), b"{", "close"]}
 async with HostileProvider(ACTS) as provider:
-    ...  # a request for the model "cut", or "cut--" and anything, is answered so
+    ...  # a request for the model "cut", or "cut--" and anything, is answered so; or for a response by an id that has its name (kept_id)
 """
 
 import asyncio
@@ -29,6 +29,7 @@ ACCOUNT_HEADERS = tuple(
 )
 EARLY_BYTES = 64 << 10  # of a body, in which the model is named
 _MODEL = re.compile(rb'"model": ?"([^"]+)"')
+_KEPT = re.compile(rb"/responses/resp_hostile-([^/?]+)")
 
 # Write these bytes; wait so many seconds; end the connection politely or not; say nothing until the other side leaves
 Step = bytes | float | Literal["close", "reset", "hang"]
@@ -42,6 +43,7 @@ class Call:
     """
 
     model: str
+    method: str
     path: str
     streaming: bool
     key: bytes
@@ -53,7 +55,13 @@ class Call:
 
     @property
     def responses(self) -> bool:
-        return self.path.endswith("/responses")
+        return "/responses" in self.path
+
+    @property
+    def kept(self) -> str:
+        """What a kept response is asked for by its id: DELETE, cancel, input_items, or GET; "" = nothing is, this makes one."""
+        behind = self.path.partition("?")[0].partition(f"/{kept_id(self.model).decode()}")
+        return behind[2].removeprefix("/") or self.method if behind[1] else ""
 
     def head(
         self, status: int = 200, kind: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (), *, length: int | None = None
@@ -77,8 +85,12 @@ class Call:
         words = json.dumps(text).encode()
         report = self.usage() if usage is None else usage
         assert isinstance(report, bytes)
+        if self.kept == "DELETE":
+            return b'{"id":"%b","object":"response","deleted":true}' % kept_id(self.model)
+        if self.kept == "input_items":
+            return b'{"object":"list","data":[%b],"first_id":"%b","last_id":"%b","has_more":false}' % (_SAID % words, ITEM_ID, ITEM_ID)
         if self.responses:
-            return response(report, b"completed", _SAID % words)
+            return response(report, b"completed", _SAID % words).replace(RESPONSE_ID, kept_id(self.model) if self.kept else RESPONSE_ID)
         if self.chat:
             start = b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":%b}}]'
         else:
@@ -129,6 +141,11 @@ _SAID = (
     b'{"type":"message","id":"%b","role":"assistant","status":"completed",'
     b'"content":[{"type":"output_text","text":%%b,"annotations":[],"logprobs":[]}]}' % ITEM_ID
 )
+
+
+def kept_id(model: str) -> bytes:
+    """Of the one response that is kept of this model."""
+    return b"resp_hostile-%b" % model.encode()
 
 
 def response(usage: bytes, status: bytes, output: bytes = b"") -> bytes:
@@ -210,16 +227,16 @@ class HostileProvider:
         headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
         length = int(headers.get(b"content-length", b"0"))
         body = await reader.readexactly(min(length, EARLY_BYTES))
-        found = _MODEL.search(body)
+        method, path, _ = head.split(b" ", 2)
+        found = _MODEL.search(body) or _KEPT.search(path)
         model = found[1].decode() if found else ""
         unread = length - len(body)
         if model.partition("--")[0] not in self._early:
             body += await reader.readexactly(unread)
             unread = 0
         key = re.search(rb"^(?:authorization: Bearer|x-api-key:) ?(.*?)\r$", head, re.MULTILINE | re.IGNORECASE)
-        return Call(
-            model, head.split(b" ", 2)[1].decode(), b'"stream":true' in body or b'"stream": true' in body, key[1] if key else b"", unread
-        )
+        streaming = b'"stream":true' in body or b'"stream": true' in body or b"stream=true" in path
+        return Call(model, method.decode(), path.decode(), streaming, key[1] if key else b"", unread)
 
     async def _answer(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """False = the connection is over."""

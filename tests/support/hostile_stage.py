@@ -21,6 +21,9 @@ from support.hostile_run import AGENT, KEY, Doors
 DIALECTS = ("chat", "messages", "responses")
 STORED = "stored"  # Responses that the provider keeps, so that their ids are sealed on the way
 PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses", STORED: "/v1/responses"}
+# What is kept, asked for by its id once it was made: method, and what stands behind the id in the path. Only the first can be streamed.
+RETRIEVED, DELETED, CANCELLED, LISTED = "stored-retrieved", "stored-deleted", "stored-cancelled", "stored-listed"
+BY_ID = {RETRIEVED: ("GET", ""), DELETED: ("DELETE", ""), CANCELLED: ("POST", "/cancel"), LISTED: ("GET", "/input_items")}
 SCHEMAS = {"chat": "OpenAI", "messages": "Anthropic", "responses": "OpenAI, responses: true", STORED: "OpenAI, responses: true"}
 MODELS_EACH = 100  # of one object
 QUOTA = 10**15
@@ -99,6 +102,7 @@ def ways(cases: Mapping[str, Case]) -> list[tuple[str, str, bool]]:
         for dialect in case.dialects
         for streaming in (False, True)
         if (case.streamed if streaming else case.plain) is not None
+        and not (streaming and dialect in (DELETED, CANCELLED, LISTED))
         and (not case.crossed or (dialect, streaming) in (("chat", False), ("messages", True)))
     ]
 
@@ -125,7 +129,7 @@ def _provider(name: str, schema: str, port: int, *, awaited: bool) -> str:
 
 
 def _backend(case: Case, dialect: str) -> str:
-    return f"{dialect}{case.endpoint}{'-awaited' if case.awaited else ''}"
+    return f"{dialect.partition('-')[0]}{case.endpoint}{'-awaited' if case.awaited else ''}"
 
 
 def _page(name: str, providers: str, offers: Sequence[tuple[str, str]], features: str) -> list[str]:
@@ -171,6 +175,7 @@ class Stage:
     admin: httpx.AsyncClient
     _read: dict[Path, int] = field(default_factory=dict)
     _lines: dict[str, dict[str, object]] = field(default_factory=dict)
+    _kept: dict[str, str] = field(default_factory=dict)
 
     def end(self, name: str, *, streaming: bool) -> End:
         case = self.cases[name]
@@ -197,11 +202,27 @@ class Stage:
         }
 
     async def ask(self, name: str, dialect: str, *, streaming: bool) -> Told:
-        got = await self.client.post(PATHS[dialect], json=self.request(name, dialect, streaming=streaming))
+        if dialect in BY_ID:
+            method, behind = BY_ID[dialect]
+            sealed = self._kept[model_of(name, dialect, streaming=streaming)]
+            got = await self.client.request(method, f"/v1/responses/{sealed}{behind}{'?stream=true' if streaming else ''}")
+        else:
+            got = await self.client.post(PATHS[dialect], json=self.request(name, dialect, streaming=streaming))
         return Told(dialect, got.status_code, got.headers, got.content)
+
+    async def make(self, name: str, dialect: str, *, streaming: bool) -> None:
+        """Have the provider keep the response that is asked for later by its id."""
+        before = self.spent()
+        body = {**self.request(name, STORED, streaming=False), "model": model_of(name, dialect, streaming=streaming)}
+        got = await self.client.post(PATHS[STORED], json=body)
+        assert got.status_code == 200, got.text
+        self._kept[str(body["model"])] = got.json()["id"]
+        await self.require_charge(got.headers["x-aiaccess-exchange"], End(200, "", (5, 2)), before)
 
     async def tries(self, name: str, dialect: str, *, streaming: bool) -> Told:
         """Ask, and see that it ended as it must: for the caller, on the bill, and here."""
+        if dialect in BY_ID:
+            await self.make(name, dialect, streaming=streaming)
         before = self.spent()
         told = await self.ask(name, dialect, streaming=streaming)
         end = self.end(name, streaming=streaming)
@@ -220,10 +241,13 @@ class Stage:
         shown = b"\r\n".join(b"%b: %b" % pair for pair in told.headers.raw) + told.body
         assert KEY.encode() not in shown
         assert ACCOUNT not in shown
-        assert told.dialect != STORED or not RAW_ID.search(shown)
+        sealed = told.dialect.startswith(STORED)
+        assert not sealed or not RAW_ID.search(shown)
         folder = self.doors.deployment.folder
         for file in (folder / "audit.jsonl", *folder.glob("*.log")):
-            assert KEY.encode() not in self._news(file)
+            news = self._news(file)
+            assert KEY.encode() not in news
+            assert not sealed or not RAW_ID.search(news)
 
     async def require_charge(self, exchange: str, end: End, before: tuple[int, int]) -> None:
         line = await self.line(exchange)

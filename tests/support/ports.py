@@ -7,6 +7,8 @@ server's start. None is given twice in one run, and runs side by side begin at d
 import itertools
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 FIRST: Final = 10_000
@@ -26,3 +28,11 @@ def free_port() -> int:
         except OSError:
             continue
     raise AssertionError(f"no port is free from {FIRST} to {FIRST + COUNT - 1}: end the servers that were left running")
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that refuses every connection, and that nobody else can take meanwhile."""
+    with socket.socket() as bound:  # without a listener
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]

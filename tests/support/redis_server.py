@@ -157,12 +157,17 @@ def shared_server() -> RedisServer:
 
 
 @contextmanager
-def redis_cluster(folder: Path) -> Iterator[list[RedisServer]]:
-    """Three primaries that share the slots; a node counts as failing after a second."""
+def redis_clusters(folder: Path, count: int = 1) -> Iterator[list[list[RedisServer]]]:
+    """Three primaries each that share the slots; a node counts as failing after a second.
+
+    A new primary takes no writes for two seconds, which many clusters wait for together.
+    """
     with ExitStack() as stack:
-        servers = [stack.enter_context(_node(folder / f"node-{number}")) for number in range(3)]
-        _join(servers)
-        yield servers
+        clusters = [[stack.enter_context(_node(folder / f"node-{cluster}-{number}")) for number in range(3)] for cluster in range(count)]
+        for servers in clusters:
+            _introduce(servers)
+        _until_joined([server for servers in clusters for server in servers])
+        yield clusters
 
 
 @contextmanager
@@ -228,20 +233,24 @@ def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePub
     )
 
 
-def _join(servers: list[RedisServer]) -> None:
-    clients = [stacked.client() for stacked in servers]
-    for number, client in enumerate(clients):
+def _introduce(servers: list[RedisServer]) -> None:
+    for number, server in enumerate(servers):
         first, last = 16384 * number // 3, 16384 * (number + 1) // 3 - 1
-        client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
-        client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-    for server in servers[1:]:
-        clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port, server.options[-1])
+        with server.client() as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+    with servers[0].client() as client:
+        for server in servers[1:]:
+            client.execute_command("CLUSTER MEET", "127.0.0.1", server.port, server.options[-1])
+
+
+def _until_joined(servers: list[RedisServer]) -> None:
     ends = time.monotonic() + START_S
-    while not all(_agrees(client) for client in clients):
-        assert time.monotonic() < ends, "the nodes do not become a cluster"
-        time.sleep(0.02)
-    for client in clients:
-        client.close()
+    for server in servers:
+        with server.client() as client:
+            while not _agrees(client):
+                assert time.monotonic() < ends, "the nodes do not become a cluster"
+                time.sleep(0.02)
 
 
 def _agrees(client: redis.Redis) -> bool:

@@ -105,6 +105,8 @@ class Account:
                 return self._cancel(self._find(one))
             case ("GET", "v1", "responses", one, "input_items"):
                 return self._input_items(self._find(one), query)
+            case ("POST", "v1", "chat", "completions"):
+                return self._chat(json.loads(seen.body))
         raise Refused(404, "no such path")
 
     def _find(self, id_: str) -> Kept:
@@ -234,6 +236,20 @@ class Account:
     def _message(self, text: str) -> Json:
         part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         return {"type": "message", "id": self.new_id("msg"), "role": "assistant", "status": "completed", "content": [part]}
+
+    def _chat(self, asked: Json) -> Answer:
+        """A completion, of which a kept one has an id of the account's."""
+        id_ = self.new_id("chatcmpl") if asked.get("store") else "chatcmpl-of-nobody"
+        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+        about = {"id": id_, "created": 1, "model": asked["model"]}
+        said = f"heard: {' | '.join(message['content'] for message in asked['messages'])}"
+        if not asked.get("stream"):
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+            return _json({**about, "object": "chat.completion", "choices": [choice], "usage": usage})
+        pieces = [{"role": "assistant"}, *({"content": piece} for piece in re.findall(r"\S+\s*", said)), {}]
+        chunks = [{"choices": [{"index": 0, "delta": piece, "finish_reason": None if piece else "stop"}]} for piece in pieces]
+        events_ = [{**about, "object": "chat.completion.chunk", **chunk} for chunk in (*chunks, {"choices": [], "usage": usage})]
+        return sse_answer(*(b"data: %b\n\n" % json.dumps(event).encode() for event in events_), b"data: [DONE]\n\n")
 
     def _retrieve(self, kept: Kept, query: Mapping[str, str]) -> Answer:
         if query.get("stream") == "true":

@@ -15,7 +15,7 @@ from support.admission import GATEWAY, VERSION, a_pod, a_review
 from support.webhook_process import LOOPBACK, Asker, an_authority, doors, trusting
 
 from webhook import mutate, server
-from webhook.review import Verdict
+from webhook.review import MESSAGE_CHARACTERS, Verdict
 
 SECOND = 5.0
 
@@ -219,6 +219,18 @@ async def test_readiness_says_what_is_missing(ca, tmp_path):
         reasons.clear()
         async with session.get(f"http://{LOOPBACK}:{admin}/readyz") as answer:
             assert (answer.status, await answer.text()) == (200, "ready\n")
+
+
+async def test_a_refusal_is_logged_no_longer_than_it_is_answered(ca, tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    async def refuse(request):
+        return Verdict(allowed=False, message="x" * 1_000_000)
+
+    async with doors({"/mutate": refuse}, ca, tmp_path) as (port, _), Asker(port, ca) as asker:
+        await asker.review(a_pod())
+    (why,) = [record.why for record in caplog.records if record.message == "refused"]
+    assert len(why) == MESSAGE_CHARACTERS
 
 
 async def test_a_line_of_the_log_says_who_was_injected_and_no_value(asker, caplog):

@@ -180,13 +180,13 @@ def test_a_subject_outside_of_the_policys_trust_domain_is_a_warning_since_it_nev
 
 def test_a_model_that_an_older_object_keeps_is_a_warning():
     (text,) = warned(routing("younger"), routing("older"))
-    assert "the older object team1/older keeps the model gpt-4o" in text
+    assert text == "spec.models[0]: an older object of the namespace keeps the model gpt-4o; rename one of the two"
 
 
 def test_an_object_on_its_way_in_is_younger_than_what_is_there():
     there = routing("zz")
     there["metadata"]["creationTimestamp"] = "2026-11-21T12:00:00Z"
-    assert "the older object team1/zz keeps" in warned(routing("aa"), there)[0]
+    assert "an older object of the namespace keeps the model gpt-4o" in warned(routing("aa"), there)[0]
 
 
 def test_itself_as_it_was_is_no_neighbour():
@@ -217,6 +217,28 @@ def test_a_key_in_an_object_is_a_warning_without_the_key():
 def test_a_quota_in_dollars_on_a_model_without_a_price_is_a_warning():
     (text,) = warned(access("agents", quotas=[{"name": "money", "usd": "5", "per": "Day"}]), routing())
     assert "no price is known of gpt-4o" in text
+
+
+DOLLARS = [{"name": "money", "usd": "5", "per": "Day"}]
+OF_EVERY_MODEL = {"subjects": [{"spiffeID": "spiffe://example.org/ns/team1/sa/agent"}], "models": ["*"]}
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        access("x", models=["guess"]),
+        access("x", **OF_EVERY_MODEL, quotas=DOLLARS),
+        access("x", **OF_EVERY_MODEL, action="Limit", quotas=DOLLARS),
+        access("x", action="Deny", models=["guess"]),
+        routing("x", models=("guess", "gpt-4o")),
+        routing("x") | {"spec": {"models": [{"name": "m", "backends": [{"provider": "guess"}]}]}},
+    ],
+)
+def test_whoever_asks_about_a_namespace_hears_of_no_name_that_he_does_not_say(thing):
+    theirs = routing("secret-object", models=("secret-model", "secret-other", "gpt-4o"))
+    theirs["spec"]["providers"][0]["name"] = "secret-inline"
+    theirs["spec"]["models"][0]["backends"] = [{"provider": "secret-absent"}]
+    assert "secret" not in repr(warned(thing, theirs, provider("secret-provider")))
 
 
 @settings(max_examples=150, deadline=None)

@@ -201,6 +201,13 @@ def test_a_request_says_which_features_it_needs(body: bytes, features: set[Featu
     assert anthropic_messages.read(body).features == features
 
 
+@pytest.mark.parametrize("container", ["container_1", {"id": "container_1"}, {"id": "container_1", "skills": []}])
+def test_a_container_by_its_id_needs_files_and_is_named(container):
+    question = anthropic_messages.read(ask(container=container))
+    assert question.features == {Feature.FILES, Feature.HOSTED_TOOLS}
+    assert [(place.param, place.id) for place in question.kept] == [("container", "container_1")]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -208,8 +215,6 @@ def test_a_request_says_which_features_it_needs(body: bytes, features: set[Featu
         source("document", type="file", file_id="file_1"),
         block(type="tool_result", tool_use_id="t", content=[{"type": "document", "source": {"type": "file", "file_id": "f"}}]),
         block(type="container_upload", file_id="file_1"),
-        ask(container="container_1"),
-        ask(container={"id": "container_1"}),
         ask(container={"skills": [{"type": "custom", "skill_id": "skill_1", "version": "latest"}]}),
         ask(container={"skills": [{"type": "anthropic", "skill_id": "pdf"}, {"skill_id": "skill_1"}]}),
         ask(thread={"type": "create"}),

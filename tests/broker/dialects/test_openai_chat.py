@@ -51,7 +51,8 @@ VALUES = st.recursive(
 )
 FREE_NAMES = st.text(max_size=8).filter(
     lambda name: (
-        name
+        name.upper().casefold() == name
+        and name
         not in EDITED
         | {"messages", "tools", "functions", "stream", "n"}
         | openai_chat.HOSTED_FIELDS

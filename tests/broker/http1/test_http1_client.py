@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.ports import closed_port
 from support.raw_http import PATIENT, Door, until
 from support.spiffe_ca import SpiffeCa, trusting
 
@@ -327,12 +328,10 @@ def test_any_cutting_of_an_answer_gives_the_same_verdict(cuts, raw):
 
 # -- failures
 async def test_a_port_where_nobody_listens_is_not_sent():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    pool = Pool(lambda factory: asyncio.get_running_loop().create_connection(factory, "127.0.0.1", port))
-    with pytest.raises(NotSent) as caught:
-        await ask(pool)
+    with closed_port() as port:
+        pool = Pool(lambda factory: asyncio.get_running_loop().create_connection(factory, "127.0.0.1", port))
+        with pytest.raises(NotSent) as caught:
+            await ask(pool)
     assert caught.value.stage == "connect"
 
 

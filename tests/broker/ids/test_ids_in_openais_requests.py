@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from openai.types.responses import ResponseInputItem, Tool
 from support.hallway import AGENT, FIRST, Got, World, grant, walk
-from support.openai_types import MARK, filled, models
+from support.sdk_types import MARK, filled, models
 
 from broker.dialects import openai_responses
 from broker.exchange import Exchange

@@ -1,14 +1,16 @@
-"""Every place of an id in the SDK's own types of answers and events, filled with a marked one: none of them reaches the caller raw."""
+"""Every place of an id in the SDKs' own types of answers and events, filled with a marked one: none of them reaches the caller raw."""
 
 import json
 
 import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types.beta import BetaMessage, BetaRawMessageStreamEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseItem, ResponseStreamEvent
 from openai.types.responses.response_item_list import ResponseItemList
-from support.openai_types import MARK, filled, models
+from support.sdk_types import MARK, filled, models
 
 from broker.ids import PLACES, Ids
 from broker.ids.swapping import swap
@@ -66,6 +68,26 @@ def test_no_raw_id_of_a_kept_chat_is_left(model):
     value = {**value, "id": "chatcmpl-raw"}
     assert b"chatcmpl-raw" not in ids.answer(json.dumps(value).encode())
     assert b"chatcmpl-raw" not in ids.events(b"data: %b\n\n" % json.dumps(value).encode())
+
+
+@pytest.mark.parametrize("model", [Message, BetaMessage], ids=lambda model: model.__name__)
+def test_no_raw_id_of_a_container_or_a_file_is_left_in_a_message(model):
+    ids = ids_of("anthropic_messages")
+    values = [*filled(model)]
+    assert MARK in json.dumps(values)
+    for value in values:
+        sealed = ids.answer(json.dumps(value).encode())
+        assert MARK.encode() not in sealed
+        assert json.loads(swap(sealed, PLACES["anthropic_messages"].answer, ids.open)) == value
+
+
+@pytest.mark.parametrize("model", [*models(RawMessageStreamEvent), *models(BetaRawMessageStreamEvent)], ids=lambda model: model.__name__)
+def test_no_raw_id_of_a_container_or_a_file_is_left_in_an_event_of_a_message(model):
+    ids = ids_of("anthropic_messages")
+    for value in filled(model):
+        sealed = ids.events(b"event: x\ndata: %b\n\n" % json.dumps(value).encode())
+        assert MARK.encode() not in sealed
+        assert json.loads(swap(sealed[len(b"event: x\ndata: ") :], PLACES["anthropic_messages"].event, ids.open)) == value
 
 
 STREAM = b"".join(b"event: x\ndata: %b\n\n" % json.dumps(next(filled(model))).encode() for model in EVENTS)

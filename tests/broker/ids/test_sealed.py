@@ -6,6 +6,7 @@ import pytest
 
 from broker.errors import BadRequest, FeatureNotGranted, ProviderUnavailable
 from broker.ids import PLACES, Ids
+from broker.ids.sealed import REMEMBERED
 from broker.sealing import Home, Key, Kind, Seals
 
 OWNER, THIEF = "spiffe://example.org/ns/team1/sa/agent", "spiffe://example.org/ns/team1/sa/thief"
@@ -143,8 +144,26 @@ def test_an_event_whose_ids_nobody_can_seal_is_malformed(data):
         of.events(b"data: {}\n\ndata: %b\n\n" % data)
 
 
+def test_a_stream_of_ever_new_ids_is_not_remembered_for_ever():
+    of = ids()
+    of.request(ask(previous_response_id=seal(home=Home("team1", "mini", *HOMES, "mini-real"))))
+    of.keep_at(HOME)
+    first = of.events(b'data: {"item_id":"msg_0"}\n\n')
+    for number in range(2 * REMEMBERED):
+        of.events(b'data: {"item_id":"msg_%d"}\n\n' % number)
+        assert len(of._sealed) <= REMEMBERED + 1
+    assert of.events(b'data: {"item_id":"msg_0"}\n\n') == first
+    assert answer(of, id="resp_1")["id"] == seal(home=Home("team1", "mini", *HOMES, "mini-real"))
+
+
 def test_a_providers_own_words_name_what_the_caller_asked_by():
     of = ids()
-    of.request(ask(previous_response_id=seal()))
-    said = of.words(b'{"error":{"message":"Previous response with id \'resp_1\' not found."}}')
-    assert json.loads(said)["error"]["message"] == f"Previous response with id '{seal()}' not found."
+    of.request(ask(previous_response_id=seal(raw="resp_123")))
+    said = of.words(b'{"error":{"message":"Previous response with id \'resp_123\' not found."}}')
+    assert json.loads(said)["error"]["message"] == f"Previous response with id '{seal(raw='resp_123')}' not found."
+
+
+def test_an_id_of_a_few_letters_spoils_no_words():
+    of = ids()
+    of.request(ask(previous_response_id=seal(raw="e")))
+    assert of.words(b'{"error":"e"}') == b'{"error":"e"}'

@@ -1,6 +1,7 @@
 """Commands that read a cluster once: the same answer as a broker of that cluster gives, and then they end."""
 
 import asyncio
+import json
 
 import pytest
 from support.fake_apiserver import FakeApiServer, access, api_server, routing
@@ -84,5 +85,6 @@ async def test_nobody_guesses_where_the_objects_are(capsys):
 
 async def test_files_that_are_named_count_more_than_what_the_environment_says(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BROKER_RESOURCES", "kubernetes")
+    tmp_path.joinpath("routing.yaml").write_text(json.dumps(routing()))
     assert await asyncio.to_thread(cli.main, ["check", "-f", str(tmp_path)]) == 0
-    assert "objects: 0" in capsys.readouterr().out
+    assert "objects: 1" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from binascii import crc_hqx
 
 import pytest
 from support.asks import ask
-from support.redis_server import LEAST_RIGHTS, PREFIX, redis_cluster, redis_replica
+from support.redis_server import LEAST_RIGHTS, PREFIX, redis_clusters, redis_replica
 
 from broker.chat import Usage
 from broker.errors import QuotaExhausted, Unavailable
@@ -34,9 +34,16 @@ def asked(namespace: str, hold_id: str = "") -> Ask:
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory):
-    with redis_cluster(tmp_path_factory.mktemp("cluster")) as started:
-        yield started
+def clusters(request, tmp_path_factory):
+    """One that lasts, and one for each test that leaves its own in pieces."""
+    own = sum("own_servers" in item.fixturenames for item in request.session.items)
+    with redis_clusters(tmp_path_factory.mktemp("clusters"), 1 + own) as started:
+        yield iter(started)
+
+
+@pytest.fixture(scope="module")
+def lasting(clusters):
+    return next(clusters)
 
 
 @pytest.fixture
@@ -49,9 +56,8 @@ def servers(lasting):
 
 
 @pytest.fixture
-def own_servers(tmp_path):
-    with redis_cluster(tmp_path) as started:
-        yield started
+def own_servers(clusters):
+    return next(clusters)
 
 
 @pytest.fixture

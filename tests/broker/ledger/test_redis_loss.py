@@ -72,7 +72,9 @@ async def test_a_fresh_store_begins_to_count_and_says_so(ledger, caplog):
     assert begun == ["team1"]
 
 
-async def test_a_restart_that_loses_nothing_counts_on(server, ledger):
+async def test_a_restart_that_loses_nothing_counts_on(server, monkeypatch):
+    monkeypatch.setattr("broker.ledger.redis_scripts.QUIET_S", 0.2)
+    ledger = await RedisLedger.open(server.url, allow_insecure=True)
     await ledger.hold(ask(MONTHLY))
     server.kill()
     server.start()
@@ -81,6 +83,7 @@ async def test_a_restart_that_loses_nothing_counts_on(server, ledger):
         for _ in range(10):
             await ledger.hold(ask(MONTHLY, least=100))
     assert (await used(ledger))["hourly"] == 1_000
+    await ledger.close()
 
 
 async def test_after_another_server_took_over_nothing_is_held_for_a_while(server, monkeypatch):

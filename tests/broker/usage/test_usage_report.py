@@ -68,6 +68,8 @@ async def test_a_credit_shows_and_adds_to_what_is_left(it):
         (Wanted(identity="spiffe://example.org/ns/team1/sa/o*"), {("team1/agents/hourly", OTHER), ("team1/agents/pace", OTHER)}),
         (Wanted(policy="team1/routing"), {("team1/routing/gpt", "")}),
         (Wanted(model="nothing"), set()),
+        (Wanted(model="team2/gpt"), set()),
+        (Wanted(policy="team1/routing", model="team1/gpt"), {("team1/routing/gpt", "")}),
         (
             Wanted(policy="team1/agents", identity="spiffe://*", model="gpt"),
             {(f"team1/agents/{q}", i) for q in ("hourly", "pace") for i in (AGENT, OTHER)},

@@ -1,4 +1,4 @@
-"""Values of the SDK's own types with each of their members, and a marked id in each place of one: `filled(Response)`."""
+"""Values of the SDKs' own types with each of their members, and a marked id in each place of one: `filled(Response)`."""
 
 import typing
 from collections.abc import Iterator
@@ -8,9 +8,12 @@ from types import UnionType
 from pydantic import BaseModel
 
 MARK = "rawid"
-# What is no state of an agent's at the provider: see broker/ids/openai_responses.py
-OTHERS = {"call_id", "caller_id", "connector_id", "skill_id", "tunnel_id", "vector_store_ids"}
-OTHERS_OF = {"PendingSafetyCheck", "AcknowledgedSafetyCheck", "ComputerCallOutputAcknowledgedSafetyCheck", "ResponsePrompt"}
+# What is no state of an agent's at the provider: see broker/ids/openai_responses.py and anthropic_messages.py
+OTHERS = {"call_id", "caller_id", "connector_id", "skill_id", "tool_id", "tool_use_id", "tunnel_id", "vector_store_ids"}
+OTHERS_OF = {
+    *("PendingSafetyCheck", "AcknowledgedSafetyCheck", "ComputerCallOutputAcknowledgedSafetyCheck", "ResponsePrompt"),
+    *("Message", "ToolUseBlock", "ServerToolUseBlock", "BetaMessage", "BetaToolUseBlock", "BetaServerToolUseBlock", "BetaMCPToolUseBlock"),
+}
 
 
 def is_id(model: type[BaseModel], name: str) -> bool:
