@@ -33,6 +33,7 @@ class Findings:
     passes: how often the provider may read a whole context window for this one request; 0 = text and bounded media only.
     texts: strings that the model reads as they are, as JSON has them: what a count can replace the bytes of. No media is among them.
     kept: where it names state that the provider keeps.
+    lasting_tools: tools that the provider runs stand in an item, so that they are kept where the item is.
     """
 
     objects: int = 0
@@ -44,6 +45,7 @@ class Findings:
     features: set[Feature] = field(default_factory=set[Feature])
     texts: list[Raw] = field(default_factory=list[Raw])
     kept: list[KeptId] = field(default_factory=list[KeptId])
+    lasting_tools: bool = False
 
     def split_each(self, raw: Raw, param: str) -> list[Members]:
         """The objects of an array to judge, counted: judging takes time.

@@ -68,8 +68,9 @@ def open_ids(x: Exchange, house: House) -> None:
         return
     ids = x.ids = Ids(house.seals, x.identity.spiffe_id, places)
     body = ids.request(x.body)
+    opened = ids.opened
     for place in x.question.kept:
-        if not ids.has_opened(place.id):
+        if place.id not in opened:
             raise features.refuse_seal(place.param)
     if ids.home is not None and ids.home.namespace != x.grant.namespace:
         raise features.refuse_seal(ids.where)

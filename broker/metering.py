@@ -40,6 +40,7 @@ class _Looked(msgspec.Struct, gc=False):
     """
 
     type: Raw = _ABSENT
+    status: Raw = _ABSENT
     usage: Raw = _ABSENT
     error: Raw = _ABSENT
     choices: Raw = _ABSENT

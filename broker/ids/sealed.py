@@ -1,16 +1,18 @@
 """The ids of one exchange: opened as its request comes in, sealed as its answers go out. Pure."""
 
+import re
+from dataclasses import replace
 from typing import Final
 
 from broker import sse
-from broker.body import quote
 from broker.errors import BadRequest, ProviderUnavailable
 from broker.features import refuse_seal
 from broker.ids.swapping import Places, Unreadable, swap, swap_event
 from broker.sealing import Home, Kind, NotYours, Seals, Unsealable
 
 REMEMBERED: Final = 4096  # ids of one exchange; sealing one again costs time alone
-TELLING_CHARS: Final = 8  # a shorter id may stand in a text for something else
+WORDS_BYTES: Final = 64 << 10  # no refusal of a provider's is longer
+_LIKE_AN_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,512}")  # what is shorter may stand in a text for something else
 
 
 class Ids:
@@ -20,7 +22,7 @@ class Ids:
     where: the first of it stood in the request.
     """
 
-    __slots__ = ("_at", "_opened", "_owner", "_places", "_sealed", "_seals", "home", "where")
+    __slots__ = ("_account", "_at", "_opened", "_owner", "_places", "_sealed", "_seals", "home", "where")
 
     def __init__(self, seals: Seals, owner: str, places: Places) -> None:
         self.home: Home | None = None
@@ -31,6 +33,7 @@ class Ids:
         self._opened: dict[tuple[Kind, str], str] = {}
         self._sealed: dict[tuple[Kind, str], str] = {}
         self._at: Home | None = None
+        self._account: Home | None = None  # the same, whichever model is asked there
 
     def open(self, kind: Kind, sealed: str, at: str) -> str:
         """The provider's id. `at`: where the caller wrote it.
@@ -52,8 +55,10 @@ class Ids:
         self._opened[kind, sealed] = raw
         return raw
 
-    def has_opened(self, sealed: str) -> bool:
-        return any(known == sealed for _, known in self._opened)
+    @property
+    def opened(self) -> frozenset[str]:
+        """All of them, as the caller wrote them."""
+        return frozenset(sealed for _, sealed in self._opened)
 
     def request(self, body: bytes) -> bytes:
         """The caller's body with the provider's ids.
@@ -70,6 +75,7 @@ class Ids:
         """What answers name from now on is kept there. What was opened looks to the caller as it did."""
         if self._at != home:
             self._at = home
+            self._account = replace(home, model="", real_model="")
             self._sealed = self._as_asked()
 
     def answer(self, body: bytes) -> bytes:
@@ -92,10 +98,10 @@ class Ids:
 
     def words(self, said: bytes) -> bytes:
         """What the provider said in its own words, with the owner's ids in place of those that he asked by."""
-        for (_, sealed), raw in self._opened.items():
-            if len(raw) >= TELLING_CHARS:
-                said = said.replace(quote(raw)[1:-1], sealed.encode())
-        return said
+        if len(said) > WORDS_BYTES:
+            return said
+        asked_by = {raw.encode(): sealed.encode() for (_, sealed), raw in self._opened.items()}
+        return _LIKE_AN_ID.sub(lambda found: asked_by.get(found[0], found[0]), said)
 
     def _as_asked(self) -> dict[tuple[Kind, str], str]:
         return {(kind, raw): sealed for (kind, sealed), raw in self._opened.items()}
@@ -107,8 +113,10 @@ class Ids:
         if known is None:
             if len(self._sealed) >= REMEMBERED:
                 self._sealed = self._as_asked()
-            assert self._at is not None  # noqa: S101  answers come after keep_at, for the type checkers
-            known = self._sealed[kind, raw] = self._seals.seal(self._owner, kind, self._at, raw)
+            # Only an answer is asked for by its id alone, which then has to say of which model
+            home = self._at if kind is Kind.RESPONSE else self._account
+            assert home is not None  # noqa: S101  answers come after keep_at, for the type checkers
+            known = self._sealed[kind, raw] = self._seals.seal(self._owner, kind, home, raw)
         return known
 
 

@@ -25,7 +25,8 @@ TOOL_CALLS: Final = 9
 CLIENT_TOOL_TOKENS: Final = 1536
 NEW_CONTAINER: Final = 'send `"container": {"type": "auto"}`, or run the code in your own pod'
 
-ID_FIELDS: Final = frozenset({"conversation", "prompt", "request_id", "session_params", "kv_transfer_params"})  # no policy opens these
+# No policy opens these
+ID_FIELDS: Final = frozenset({"conversation", "prompt", "request_id", "id_slot", "session_params", "kv_transfer_params"})
 
 # Items that say all there is to them, with the member that says it.
 _PLAIN: Final = {
@@ -81,6 +82,8 @@ def judge(members: Members) -> Judged:
     else:
         for item in found.split_each(items, "input"):
             _judge_item(item, found)
+    if found.lasting_tools and (read_flag(members, "store") or read_flag(members, "background")):
+        reject("tools that the provider runs cannot stand in an item that is kept: name them in 'tools', or send `store: false`", "input")
     if (tools := given(members, "tools")) is not None:
         _judge_tools(tools, found)
     calls = read_count(members, "max_tool_calls") or TOOL_CALLS
@@ -208,8 +211,13 @@ def _judge_shell_call(item: Members, found: Findings) -> None:
 
 
 def _judge_added_tools(item: Members, found: Findings) -> None:
+    """Whoever goes on from the item has its tools, with no word of them in his request."""
     if (tools := _find(item, "tools", found)) is not None:
+        others = frozenset(found.features)
+        found.features.discard(Feature.HOSTED_TOOLS)
         _judge_tools(tools, found)
+        found.lasting_tools = found.lasting_tools or Feature.HOSTED_TOOLS in found.features
+        found.features |= others
 
 
 def _judge_found_tools(item: Members, found: Findings) -> None:
@@ -353,7 +361,7 @@ def _judge_environment(raw: Raw, param: str, found: Findings) -> None:
 
 
 def _judge_container(container: Members, param: str) -> None:
-    for name in ("file_ids", "skills", "id"):
+    for name in ("file_ids", "skills", "id", "container_id"):
         if given(container, name) is not None:
             raise refuse_id(f"{param}.{name}")
 

@@ -7,6 +7,7 @@ first time, and its count then at longer and longer intervals. What waits is bou
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,6 +22,7 @@ from broker.names import GROUP
 from broker.objects.reading import as_mapping
 
 WAITING: Final = 1_000  # Events that have something to say
+WAITING_OF_ONE: Final = 250  # of them, beside objects of one namespace: its many agents leave room for the others'
 RESTING: Final = 2_000  # those that were written, so that the next time needs no look
 NOTE_BYTES: Final = 1_000  # the API server takes 1,024
 TRIES: Final = 5  # others write the same Event
@@ -139,6 +141,7 @@ class Events:
         self._pace = pace
         self._waiting: dict[tuple[Regarding, str, str], _Told] = {}
         self._resting: dict[tuple[Regarding, str, str], _Told] = {}
+        self._waits: Counter[str] = Counter()  # how many, by namespace
         self._due: list[tuple[float, int, _Told]] = []  # a heap
         self._numbers = count()
         self._awake = asyncio.Event()
@@ -152,9 +155,11 @@ class Events:
             told = self._resting.get(key)
             if told is not None and happening.once:
                 return
-            if len(self._waiting) >= WAITING:
+            whose = happening.regarding.namespace
+            if len(self._waiting) >= WAITING or self._waits[whose] >= WAITING_OF_ONE:
                 self.dropped += 1
                 return
+            self._waits[whose] += 1
             told = self._resting.pop(key, None) or _Told(happening, self._wall_s())
             self._waiting[key] = told
             self._enqueue(told, self._first_due_s(told))
@@ -224,6 +229,8 @@ class Events:
     def _rest(self, told: _Told) -> None:
         key = told.happening.key
         del self._waiting[key]
+        self._waits[key[0].namespace] -= 1
+        self._waits += Counter()  # without those that have nothing left
         if len(self._resting) >= RESTING:
             for old in list(islice(self._resting, RESTING // 10)):
                 del self._resting[old]

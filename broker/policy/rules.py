@@ -17,6 +17,7 @@ from broker.policy.offers import COUNTED
 # that everybody shares, and its audit line names each policy.
 POLICIES: Final = 64
 QUOTAS: Final = 128
+REMEMBERED: Final = 262_144  # rules that name somebody, of all whom one state of the world was asked about
 
 _HOST_AT: Final = len("spiffe://")
 _ALL_BUT_THE_COUNTER: Final = attrgetter(*(one.name for one in fields(Budget)[1:]))  # dataclasses.replace takes twice the time
@@ -177,11 +178,27 @@ class Rules:
         self._prefix: dict[str, list[int]] = {}
         self._domain: dict[str, list[int]] = {}
         self._everybody: list[int] = []
+        self._named: dict[str, tuple[Rule, ...]] = {}
+        self._remembered = 0
         for index, one in enumerate(self.all):
             self._file(index, one)
 
     def naming(self, identity: Identity) -> tuple[Rule, ...]:
-        """The rules whose subjects name this identity, always in the same order."""
+        """The rules whose subjects name this identity, always in the same order.
+
+        Remembered, since each refusal asks, and one namespace may name everybody in thousands of policies.
+        """
+        named = self._named.get(identity.spiffe_id)
+        if named is None:
+            named = self._found(identity)
+            self._remembered += 1 + len(named)
+            if self._remembered > REMEMBERED:
+                self._named.clear()
+                self._remembered = 1 + len(named)
+            self._named[identity.spiffe_id] = named
+        return named
+
+    def _found(self, identity: Identity) -> tuple[Rule, ...]:
         found = {*self._everybody, *self._exact.get(identity.spiffe_id, ()), *self._domain.get(identity.trust_domain, ())}
         end = identity.spiffe_id.find("/", _HOST_AT)
         while end >= 0:

@@ -86,6 +86,7 @@ class Snapshot:
         self.pieces = pieces
         self._grants: dict[tuple[str, str], Grant] = {}
         self._visible: dict[str, tuple[VisibleModel, ...]] = {}
+        self._counting: dict[str, tuple[PolicyRef, ...]] = {}
         self._granted = self._seen = 0
 
     def decide(self, identity: Identity, model: str) -> Grant:
@@ -127,8 +128,14 @@ class Snapshot:
 
         A Limit says neither: it may name strangers from everywhere.
         """
-        naming = (rule.ref for rule in self.rules.naming(identity) if rule.action != "Limit")
-        return tuple(in_turn(naming, lambda ref: ref.namespace)[:COUNTING])
+        counting = self._counting.get(identity.spiffe_id)
+        if counting is None:
+            naming = (rule.ref for rule in self.rules.naming(identity) if rule.action != "Limit")
+            counting = tuple(in_turn(naming, lambda ref: ref.namespace)[:COUNTING])
+            if len(self._counting) >= REMEMBERED // COUNTING:
+                self._counting.clear()
+            self._counting[identity.spiffe_id] = counting
+        return counting
 
     def places(self, identity: Identity, model: str) -> Iterator[tuple[str, str]]:
         """Where a name is looked for, in order. Nowhere else: nobody draws another team's prompts to himself."""

@@ -12,8 +12,10 @@ from msgspec import Raw
 from broker.chat import Usage
 from broker.metering import MEMBER_BYTES, TEXTS_MAX, as_object, count, read_object
 
-_ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
+# Tuples, since a provider may say anything in these places, also what no set can look for
+_ENDS: Final = ("response.completed", "response.incomplete", "response.failed")
 _BEGINS: Final = "response.created"
+_UNENDED: Final = ("queued", "in_progress")
 # What a model writes itself. A summary of its reasoning is written by another one, and billed as what it sums up.
 _WRITTEN: Final = frozenset(
     {
@@ -67,7 +69,8 @@ class _Item:
 class ResponsesTally:
     """Usage of one answer. Satisfies metering.Tally.
 
-    It comes with the last event alone, whatever that says of how the response ended. One figure that cannot be spoils the report.
+    It comes with the last event alone, whatever that says of how the response ended; an answer that is still being made in the
+    background has none, whatever it says. One figure that cannot be spoils the report.
     """
 
     __slots__ = ("_items", "_number", "_response", "_spoilt", "done", "failed", "usage")
@@ -85,7 +88,8 @@ class ResponsesTally:
         return b'"error"' not in events and not any(end in events for end in _ENDS_IN_BYTES)
 
     def answer(self, value: Mapping[str, object]) -> None:
-        self._add(value.get("usage"))
+        if value.get("status") not in _UNENDED:
+            self._add(value.get("usage"))
         self.done = self.usage is not None
 
     def event(self, data: bytes) -> bool:
@@ -165,7 +169,7 @@ class ResponsesTally:
         self.usage = Usage(prompt, max(output, before.output_tokens), min(prompt, max(cached, before.cached_tokens)))
 
 
-_ENDS_IN_BYTES: Final = tuple(end.encode() for end in sorted(_ENDS))
+_ENDS_IN_BYTES: Final = tuple(end.encode() for end in _ENDS)
 
 
 def _usage_in(data: bytes) -> object:

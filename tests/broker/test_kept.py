@@ -34,8 +34,13 @@ EVENTS = (
 ALL = frozenset({Feature.STORAGE, Feature.BACKGROUND, Feature.FILES, Feature.HOSTED_TOOLS})
 
 
+def at(kind, home=HOME):
+    """What is no answer is at home at a provider, whichever model is asked there."""
+    return home if kind is Kind.RESPONSE else replace(home, model="", real_model="")
+
+
 def seal(raw="resp_1", kind=Kind.RESPONSE, home=HOME, owner=AGENT.spiffe_id):
-    return SEALS.seal(owner, kind, home, raw)
+    return SEALS.seal(owner, kind, at(kind, home), raw)
 
 
 def opened(sealed, kind=Kind.RESPONSE):
@@ -100,7 +105,7 @@ async def test_what_is_kept_goes_on_under_seals():
     assert (status, path, sent["previous_response_id"], sent["store"]) == (200, "/responses", "resp_1", True)
     assert got["previous_response_id"] == seal()
     assert opened(got["id"]) == (HOME, "resp_2")
-    assert opened(got["output"][0]["id"], Kind.ITEM) == (HOME, "msg_2")
+    assert opened(got["output"][0]["id"], Kind.ITEM) == (at(Kind.ITEM), "msg_2")
     assert world.steps == ["identify", "audit ready", "decide", "hold", "send"]
     (line,) = world.lines
     assert (line.code, line.input_tokens, line.output_tokens, set(line.features)) == ("answered", 3, 4, {"Storage"})
@@ -381,8 +386,9 @@ async def test_of_two_models_at_one_provider_the_one_that_answered_is_named():
 
 async def test_what_is_read_again_looks_as_it_did_when_it_was_made_whatever_the_model_is_called_today():
     world = a_world(backends=(Backend(PROVIDER, "newer-real"),))
+    world.gots = [whole(id="resp_1", previous_response_id="resp_0")]
     _, got = await told(world, by_id("GET"))
-    assert got["output"][0]["id"] == seal("msg_2", Kind.ITEM)
+    assert (got["id"], got["previous_response_id"], got["output"][0]["id"]) == (seal(), seal("resp_0"), seal("msg_2", Kind.ITEM))
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"", 200), (b"{}", 200), (b" {} ", 200), (b'{"x":1}', 400), (b"x", 400)])
@@ -459,7 +465,7 @@ async def test_the_container_of_a_message_is_used_again_by_its_sealed_id_alone()
     world = a_world_of_claude()
     _, got = await told(world, message(tools=[INTERPRETER]))
     sealed = got["container"]["id"]
-    assert opened(sealed, Kind.CONTAINER) == (CLAUDES_HOME, "container_1")
+    assert opened(sealed, Kind.CONTAINER) == (at(Kind.CONTAINER, CLAUDES_HOME), "container_1")
     assert got["id"] == "msg_1"
     for path in ("/v1/messages", "/v1/messages/count_tokens"):
         for container in (sealed, {"id": sealed, "skills": []}):

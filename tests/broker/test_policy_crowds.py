@@ -84,3 +84,14 @@ def test_what_is_remembered_is_bounded_by_how_large_it_is(monkeypatch):
         snapshot.decide(who(), f"m{number}")
         snapshot.visible_models(who(f"{AGENT}{number}"))
     assert len(snapshot._grants) <= 2
+
+
+def test_whom_rules_name_is_remembered_within_bounds(monkeypatch):
+    monkeypatch.setattr("broker.policy.rules.REMEMBERED", 4)
+    monkeypatch.setattr("broker.policy.snapshot.REMEMBERED", 2 * COUNTING)
+    snapshot = world(*policies(1, f"{EVERYBODY}, models: ['*']"))
+    for _ in range(2):
+        for number in range(9):
+            assert [one.name for one in snapshot.names_identity(who(f"{AGENT}{number}"))] == ["p0000"]
+    assert len(snapshot.rules._named) <= 2
+    assert len(snapshot._counting) <= 2

@@ -1,7 +1,8 @@
 """What the chart makes: objects that Kubernetes knows, Pods that pass the restricted profile, switches that our programs take."""
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kubernetes_validate
@@ -56,8 +57,17 @@ def switches(made: Object) -> list[str]:
     return [argument.partition("=")[0] for argument in made["args"]]
 
 
+@pytest.fixture(scope="module")
+def schemas_read_once() -> Iterator[None]:
+    """Not once for each object: what they refer to has megabytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kubernetes_validate.utils, "schema_contents", functools.cache(kubernetes_validate.utils.schema_contents))
+        yield
+
+
 @every
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.usefixtures("schemas_read_once")
 def test_kubernetes_knows_every_field(objects: list[Object], version: str):
     for made in objects:
         if not made["apiVersion"].startswith(OF_OTHERS):

@@ -325,3 +325,19 @@ async def until_offered(scene: Scene, name: str) -> None:
             assert time.monotonic() < ends_s
             await asyncio.sleep(0.05)
     scene.evil.seen.clear()
+
+
+async def test_a_heap_of_objects_of_theirs_holds_nobody_else_up(scene: Scene):
+    """A megabyte and more of them: their own models are refused, since nobody knows all that may deny; the neighbour notices nothing."""
+    heap = [scene.routing(f"heap-{number}", models=[f"heap-{number}-{n}" for n in range(256)]) for number in range(4)]
+    for made in heap:
+        for row in made["spec"]["models"]:
+            row["backends"] = [{"provider": "evil", "model": f"{n}{'x' * 200}"} for n in range(5)]
+    put(scene.editor, heap, "--server-side")
+    told = await scene.until_asked(scene.team, "gpt-4o", 503)
+    assert "too many" in told.text
+    assert (await scene.ask(scene.neighbour, "gpt-4o")).status_code == 200
+    deny = {"subjects": [{"spiffeID": scene.agent(scene.neighbour)}], "models": ["gpt-4o"], "action": "Deny"}
+    put(scene.admin, [_object("AIAccessPolicy", "stop", scene.neighbour, deny)])
+    await scene.until_asked(scene.neighbour, "gpt-4o", 403)
+    assert scene.evil.seen == []

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from support.fake_provider import LAST_CHUNK, chunk
 from support.hostile_provider import ITEM_ID, RESPONSE_ID, event, kept_id
-from support.hostile_run import KEY
+from support.hostile_run import KEY, growth, pss
 from support.hostile_stage import BY_ID, CANCELLED, DELETED, LISTED, RETRIEVED, Case, End, staged, ways
 
 FREE = End(200, "", (0, 0))
@@ -20,9 +20,11 @@ NO_ANSWER = End(502, "provider_unavailable", (0, 0))  # it was read, and is noth
 LATER = End(200, "provider_unavailable", None)
 EACH = tuple(BY_ID)
 KEPT_AS = {RETRIEVED: "GET", DELETED: "DELETE", CANCELLED: "cancel", LISTED: "input_items"}
-OBJECTS = (RETRIEVED, DELETED, CANCELLED)
+SOME = (RETRIEVED, DELETED)  # of which one is an object with much in it, the other an id and nothing else
 OTHERS_ID = b"resp_hostile-of-another-agent"
 MIB = 1 << 20
+ANSWER_BYTES = 32 * MIB  # of one answer that is no stream
+READ_BYTES = 120 * MIB  # what a million values in an answer become where ids are looked for, which is let go at once
 
 
 def kept(act):
@@ -30,7 +32,7 @@ def kept(act):
     return lambda call: act(call) if call.kept else [call.says(call.body().replace(RESPONSE_ID, kept_id(call.model)))]
 
 
-def says(change, end, dialects=EACH, **more):
+def says(change, end, dialects=(RETRIEVED, DELETED, LISTED), **more):
     return Case(kept(lambda call: [call.says(change(call), **more)]), end, None, dialects)
 
 
@@ -42,7 +44,7 @@ def events(change, end=LATER):
     return Case(kept(lambda call: call.streams(*change(call))), None, end, (RETRIEVED,))
 
 
-def named(id_, end, dialects=OBJECTS):
+def named(id_, end, dialects=SOME):
     """In place of the response's own id."""
     return says(lambda call: call.body().replace(b'"%b"' % kept_id(call.model), id_), end, dialects)
 
@@ -69,7 +71,7 @@ BODIES = {
     "the-other-kind": says(lambda call: b'{"object":"chat.completion","choices":[]}', FREE),
 }  # fmt: skip
 IDS = {
-    "missing": says(lambda call: call.body().replace(b'"id":"%b",' % kept_id(call.model), b""), FREE, OBJECTS),
+    "missing": says(lambda call: call.body().replace(b'"id":"%b",' % kept_id(call.model), b""), FREE, SOME),
     "null": named(b"null", FREE),
     "empty": named(b'""', FREE),
     "a-number": named(b"17", NO_ANSWER),
@@ -83,7 +85,7 @@ IDS = {
     "a-space": named(b'"resp hostile"', NO_ANSWER),
     "a-line": named(b'"%b\\r\\nX: y"' % OTHERS_ID, NO_ANSWER),
     "a-nul": named(b'"%b\\u0000"' % OTHERS_ID, NO_ANSWER),
-    "half-a-character": named(b'"%b\\ud83d"' % OTHERS_ID, NO_ANSWER),
+    "half-a-character": named(b'"%b\\ud83d"' % OTHERS_ID, REFUSED),
     "beyond-ascii": named('"resp_höstile"'.encode(), NO_ANSWER),
     "of-600-letters": named(b'"%b"' % OTHERS_ID.ljust(600, b"x"), NO_ANSWER),
     "of-1-MiB": named(b'"%b"' % OTHERS_ID.ljust(MIB, b"x"), NO_ANSWER),
@@ -113,23 +115,27 @@ LISTS = {
 }  # fmt: skip
 
 
+def refuses(act, end):
+    return each(act, end, dialects=SOME)
+
+
 def repeating(status):
     """The id that was asked by, and no other, as real providers say it."""
     return lambda call: [call.says(b'{"error":{"message":"Response with id \'%b\' not found."}}' % kept_id(call.model), status)]
 
 
 STATUSES = {
-    **{f"{status}-with-the-id": each(repeating(status), End(status, "", "no tokens")) for status in (400, 404, 405, 409, 410, 422)},
-    "401": each(repeating(401), End(502, "provider_auth", "no tokens")),
-    "429": each(repeating(429), End(429, "provider_rate_limited", "no tokens")),
-    **{f"{status}": each(repeating(status), UNAVAILABLE) for status in (500, 503, 599)},
-    **{f"{status}": each(repeating(status), UNJUDGED) for status in (201, 202, 206)},
-    "204-with-a-body": each(lambda call: [b"HTTP/1.1 204 X\r\ncontent-length: 2\r\n\r\n{}"], UNJUDGED),
-    "204": each(lambda _: [b"HTTP/1.1 204 X\r\n\r\n"], UNJUDGED),
-    "304": each(lambda _: [b"HTTP/1.1 304 X\r\n\r\n"], UNJUDGED),
-    "205-with-an-answer-behind": each(lambda call: [b"HTTP/1.1 205 X\r\ncontent-length: 0\r\n\r\n" + call.whole()], UNJUDGED),
+    **{f"{status}-with-the-id": refuses(repeating(status), End(status, "", "no tokens")) for status in (400, 404, 405, 409, 410, 422)},
+    "401": refuses(repeating(401), End(502, "provider_auth", "no tokens")),
+    "429": refuses(repeating(429), End(429, "provider_rate_limited", "no tokens")),
+    **{f"{status}": refuses(repeating(status), UNAVAILABLE) for status in (500, 503, 599)},
+    **{f"{status}": refuses(repeating(status), UNJUDGED) for status in (201, 202, 206)},
+    "204-with-a-body": refuses(lambda call: [b"HTTP/1.1 204 X\r\ncontent-length: 2\r\n\r\n{}"], UNJUDGED),
+    "204": refuses(lambda _: [b"HTTP/1.1 204 X\r\n\r\n"], UNJUDGED),
+    "304": refuses(lambda _: [b"HTTP/1.1 304 X\r\n\r\n"], UNJUDGED),
+    "205-with-an-answer-behind": refuses(lambda call: [b"HTTP/1.1 205 X\r\ncontent-length: 0\r\n\r\n" + call.whole()], UNJUDGED),
     **{
-        f"{status}-away": each(lambda c, s=status: [c.says(b"{}", s, headers=[(b"location", b"/v1/responses/%b" % OTHERS_ID)])], UNJUDGED)
+        f"{status}-away": refuses(lambda c, s=status: [c.says(b"{}", s, headers=[(b"location", b"/v1/responses/%b" % OTHERS_ID)])], UNJUDGED)
         for status in (301, 302, 307, 308)
     },
 }  # fmt: skip
@@ -139,7 +145,7 @@ KINDS = {
     "events-for-json": Case(kept(lambda call: call.streams(*call.events())), REFUSED, None, EACH),
     "json-for-events": Case(kept(lambda call: [call.says(call.body())]), None, REFUSED, (RETRIEVED,)),
     "events-called-json": Case(kept(lambda c: [c.says(b"".join(c.events()))]), REFUSED, REFUSED, EACH),
-    "json-called-events": each(lambda call: [call.says(call.body(), kind=b"text/event-stream")], FREE, LATER),
+    "json-called-events": Case(kept(lambda call: [call.says(call.body(), kind=b"text/event-stream")]), FREE, None, EACH),
     "gzip": each(lambda c: [c.says(c.body(), headers=[(b"content-encoding", b"gzip")])], REFUSED),
 }  # fmt: skip
 CONFIDENCES = {
@@ -147,7 +153,7 @@ CONFIDENCES = {
     "the-key-in-an-id": named(b'"resp_%b"' % KEY.encode(), REFUSED),
     "the-key-in-a-404": each(lambda c: [c.says(b'{"error":{"message":"no %b"}}' % KEY.encode(), 404)], UNAVAILABLE),
     "the-key-in-a-type": each(lambda c: [c.says(b'{"error":{"message":"no"}}', 404, KEY.encode())], End(404, "", "no tokens")),
-    "the-key-in-an-event": events(lambda c: [c.events()[0], event(b'{"type":"x","x":"%b"}' % KEY.encode()), *c.events()[1:]]),
+    "the-key-in-an-event": Case(kept(lambda c: [c.head(), chunk(c.events()[0]), 0.1, chunk(event(b'{"x":"%b"}' % c.key)), LAST_CHUNK]), None, End(200, "provider_unavailable", None), (RETRIEVED,)),
 }  # fmt: skip
 SILENCES = {
     "no-word": each(lambda _: ["hang"], LATE, awaited=True),
@@ -206,3 +212,13 @@ async def test_what_is_kept_and_answered_wrongly_is_told_and_costs_no_tokens(doo
         await stage.tries(name, dialect, streaming=streaming)
         assert [call.kept for call in stage.provider.calls[asked:] if call.kept] == [KEPT_AS[dialect]], "asked twice, or for something else"
     assert doors.broker.child.returncode is None
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "million" in name and name.startswith("lists")])
+async def test_a_list_without_measure_costs_memory_that_is_bounded_and_let_go(doors, tally, stage, name):
+    with tally.tried("providers: kept responses: floods", at="broker"):
+        idle = pss(doors.broker.pid)
+        async with growth(doors.broker.pid) as grown:
+            await stage.tries(name, LISTED, streaming=False)
+        assert grown[0] < 2 * ANSWER_BYTES + READ_BYTES
+        assert pss(doors.broker.pid) < idle + ANSWER_BYTES

@@ -1,14 +1,13 @@
 """Providers that send more than anybody can hold, or never stop: memory stays bounded, time too, and the caller is told."""
 
 import asyncio
-import contextlib
 from itertools import chain, repeat
 
 import pytest
 import pytest_asyncio
 from support.fake_provider import chunk
 from support.hostile_provider import RESPONSE_ID
-from support.hostile_run import pss
+from support.hostile_run import growth, pss
 from support.hostile_stage import DIALECTS, PATHS, Case, End, model_of, staged, ways
 
 MIB = 1 << 20
@@ -65,25 +64,6 @@ async def stage(shared_doors):
 def idle_pss(shared_doors, stage):
     """Of the broker, before any of these."""
     return pss(shared_doors.broker.pid)
-
-
-@contextlib.asynccontextmanager
-async def growth(pid):
-    """How much more memory a process had at its peak than before: the first of the list, which grows."""
-    before = pss(pid)
-    most = [0]
-
-    async def look():
-        while True:
-            most[0] = max(most[0], pss(pid) - before)
-            await asyncio.sleep(0.02)
-
-    looking = asyncio.get_running_loop().create_task(look())
-    try:
-        yield most
-    finally:
-        looking.cancel()
-        await asyncio.wait((looking,))
 
 
 @pytest.mark.parametrize(("name", "dialect", "streaming"), ways(WHOLE))

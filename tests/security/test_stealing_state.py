@@ -44,7 +44,8 @@ BODIES = {
     "the container of a tool in the input": (
         "container",
         lambda id_: {
-            "input": [{"type": "additional_tools", "role": "developer", "tools": [{"type": "code_interpreter", "container": id_}]}]
+            "store": False,  # hosted tools are not kept in an item
+            "input": [{"type": "additional_tools", "role": "developer", "tools": [{"type": "code_interpreter", "container": id_}]}],
         },
     ),
 }

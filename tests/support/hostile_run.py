@@ -130,6 +130,25 @@ def pss(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+@contextlib.asynccontextmanager
+async def growth(pid: int) -> AsyncIterator[list[int]]:
+    """How much more memory a process had at its peak than before: the first of the list, which grows."""
+    before = pss(pid)
+    most = [0]
+
+    async def look() -> None:
+        while True:
+            most[0] = max(most[0], pss(pid) - before)
+            await asyncio.sleep(0.02)
+
+    looking = asyncio.get_running_loop().create_task(look())
+    try:
+        yield most
+    finally:
+        looking.cancel()
+        await asyncio.wait((looking,))
+
+
 @dataclass
 class Doors:
     """A broker and a local gateway as processes, with short deadlines; the authority that they trust; the provider behind them.

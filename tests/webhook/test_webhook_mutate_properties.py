@@ -17,7 +17,7 @@ STRANGERS = (
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(pods())
 def test_a_second_time_changes_nothing(pod):
     first = judged(pod)

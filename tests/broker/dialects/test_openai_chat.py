@@ -271,7 +271,7 @@ def test_a_raw_id_of_state_at_the_provider_is_refused_whatever_is_granted(body: 
 @pytest.mark.parametrize("kind", ["video_url", "document_url", "image_file", "input_image", "", "TEXT", "text ", "constructor"])
 def test_a_part_that_nobody_has_judged_is_refused(kind: str) -> None:
     with pytest.raises(FeatureNotGranted, match="is not a kind that this broker knows"):
-        openai_chat.read(part(type=kind, **{kind: {"url": "data:,"}}) if kind else part(image_url={"url": "https://example.org"}))
+        openai_chat.read(part(type=kind, **{kind.lower(): {"url": "data:,"}}) if kind else part(image_url={"url": "https://example.org"}))
 
 
 @pytest.mark.parametrize(

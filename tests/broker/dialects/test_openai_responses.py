@@ -62,6 +62,13 @@ STATE = {
     "vector stores": ask(tools=[{"type": "file_search", "vector_store_ids": ["vs_1"]}]),
     "files in a container": ask(tools=[{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}}]),
     "skills in a container": ask(tools=[{"type": "shell", "environment": {"type": "container_auto", "skills": []}}]),
+    "a container of another kind than it says": ask(
+        tools=[{"type": "code_interpreter", "container": {"type": "auto", "container_id": "c"}}]
+    ),
+    "a shell's container of another kind than it says": ask(
+        tools=[{"type": "shell", "environment": {"type": "container_auto", "container_id": "cntr_1"}}]
+    ),
+    "a slot of llama.cpp's": ask(id_slot=3),
     "a tunnel": ask(tools=[{"type": "mcp", "server_label": "x", "tunnel_id": "tun_1"}]),
     "tools that come with the input": item(
         type="additional_tools", role="developer", tools=[{"type": "file_search", "vector_store_ids": ["v"]}]
@@ -128,6 +135,28 @@ KEPT = {
         *("Files", "tools.container", "cntr_1"),
     ),
 }
+
+
+ADDED = {"role": "developer", "tools": [{"type": "web_search"}]}
+
+
+@pytest.mark.parametrize("kind", ["additional_tools", "tool_search_output"])
+@pytest.mark.parametrize("kept", [{"store": True}, {"background": True}, {"background": True, "store": False}])
+def test_hosted_tools_are_not_kept_in_an_item(kind, kept):
+    """A later request that goes on from it would have them, by a grant without them and a hold for one reading."""
+    with pytest.raises(BadRequest, match="name them in 'tools'"):
+        read(ask(input=[{"type": kind, **ADDED}], **kept))
+
+
+def test_hosted_tools_may_stand_in_an_item_that_is_not_kept_and_in_the_tools_of_one_that_is():
+    own = {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", "name": "f"}]}
+    for asked in (
+        ask(input=[{"type": "additional_tools", **ADDED}]),
+        ask(input=[{"type": "additional_tools", **ADDED}], store=False, previous_response_id="resp_1"),
+        ask(input=[own], tools=ADDED["tools"], store=True),
+        ask(input=[{"type": "web_search_call", "id": "ws_1", "action": {}}, own], store=True),
+    ):
+        assert Feature.HOSTED_TOOLS in features(asked)
 
 
 @pytest.mark.parametrize("case", KEPT)
@@ -434,6 +463,25 @@ def test_a_plain_answer_reports_in_its_body():
     it = read(ask()).meter()
     assert it.whole(json.dumps({**CREATED, "status": "completed", "usage": USAGE}).encode()) == Usage(9, 3, 4)
     assert it.done
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_an_answer_that_is_still_being_made_has_reported_nothing_whatever_it_says(status):
+    """Else a job in the background would cost nothing at a server that begins its report with noughts."""
+    it = read(ask(background=True)).meter()
+    nought = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    assert it.whole(json.dumps({**CREATED, "status": status, "usage": nought}).encode()) is None
+    assert not it.done
+
+
+@pytest.mark.parametrize("odd", [b"[]", b"{}", b"5", b"true", b"null"])
+def test_a_kind_or_a_status_that_is_no_text_is_nothing_to_stumble_over(odd):
+    event = b'data: {"type":%b,"error":{"message":"no"}}\n\n' % odd
+    it = meter()
+    assert it.stream(event) == event
+    assert it.failed
+    whole = b'{"type":%b,"status":%b,"usage":{"input_tokens":3,"output_tokens":4}}' % (odd, odd)
+    assert read(ask()).meter().whole(whole) == Usage(3, 4)
 
 
 figures = st.integers(0, 2**31 - 1)

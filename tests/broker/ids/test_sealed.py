@@ -1,6 +1,7 @@
 """The ids of one exchange, both ways."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,7 @@ def ids(owner=OWNER, dialect="openai_responses"):
 
 
 def seal(kind=Kind.RESPONSE, raw="resp_1", owner=OWNER, home=HOME):
-    return SEALS.seal(owner, kind, home, raw)
+    return SEALS.seal(owner, kind, home if kind is Kind.RESPONSE else replace(home, model="", real_model=""), raw)
 
 
 def ask(**members):
@@ -41,8 +42,7 @@ def test_a_request_goes_on_with_the_providers_ids_and_says_where_they_are_at_hom
     sent = json.loads(of.request(body))
     assert (sent["previous_response_id"], sent["input"][0]["id"], sent["tools"][0]["container"]) == ("resp_1", "msg_1", "cntr_1")
     assert (of.home, of.where) == (HOME, "previous_response_id")
-    assert of.has_opened(seal())
-    assert not of.has_opened("resp_1")
+    assert of.opened == {seal(), seal(Kind.ITEM, "msg_1"), seal(Kind.CONTAINER, "cntr_1")}
 
 
 def test_a_request_without_ids_is_at_home_nowhere():
@@ -110,6 +110,12 @@ def test_an_answer_says_what_came_in_as_it_came_in_and_the_same_thing_the_same_w
     assert of.events(b'data: {"item_id":"msg_1"}\n\n') == b'data: {"item_id":"%b"}\n\n' % got["output"][0]["id"].encode()
 
 
+def test_an_item_looks_the_same_whichever_model_of_its_provider_is_asked():
+    of = ids()
+    first = answer(of, output=[{"id": "msg_1"}])["output"]
+    assert answer(of, replace(HOME, model="mini", real_model="mini-real"), output=[{"id": "msg_1"}])["output"] == first
+
+
 def test_what_another_provider_names_is_kept_there():
     of = ids()
     first = answer(of)["id"]
@@ -167,3 +173,9 @@ def test_an_id_of_a_few_letters_spoils_no_words():
     of = ids()
     of.request(ask(previous_response_id=seal(raw="e")))
     assert of.words(b'{"error":"e"}') == b'{"error":"e"}'
+
+
+def test_words_without_end_are_left_as_they_are():
+    of = ids()
+    of.request(ask(previous_response_id=seal(raw="resp_123")))
+    assert b"resp_123" in of.words(b"resp_123 " * 10_000)

@@ -9,7 +9,7 @@ import pytest
 from support.virtual_time import run
 
 from broker.kube.connection import Away, Refused
-from broker.kube.events import NOTE_BYTES, PACE, RESTING, WAITING, Events, Happening, Pace, Regarding, clipped
+from broker.kube.events import NOTE_BYTES, PACE, RESTING, WAITING, WAITING_OF_ONE, Events, Happening, Pace, Regarding, clipped
 
 POLICY = Regarding("aiaccess.dev/v1alpha1", "AIAccessPolicy", "team1", "agents", "uid-1")
 AGENT = "spiffe://example.org/ns/team1/sa/agent"
@@ -209,9 +209,23 @@ async def test_what_finds_the_queue_full_is_counted_and_lost():
     async with Brokers() as brokers:
         brokers.cluster.refuse = lambda what, path: Away("no answer")
         for number in range(WAITING + 7):
-            brokers.first.tell(refusal(f"spiffe://example.org/{number}"))
-        brokers.first.tell(refusal("spiffe://example.org/0"))
+            brokers.first.tell(refusal(f"spiffe://example.org/{number}", regarding=POLICY._replace(namespace=f"team{number % 9}")))
+        brokers.first.tell(refusal("spiffe://example.org/0", regarding=POLICY._replace(namespace="team0")))
         assert brokers.first.dropped == 7
+
+
+@scenario
+async def test_the_many_agents_of_one_namespace_leave_room_for_those_of_others():
+    async with Brokers() as brokers:
+        for number in range(WAITING):
+            brokers.first.tell(refusal(f"spiffe://example.org/{number}"))
+        assert brokers.first.dropped == WAITING - WAITING_OF_ONE
+        brokers.first.tell(refusal(regarding=POLICY._replace(namespace="team2")))
+        assert brokers.first.dropped == WAITING - WAITING_OF_ONE
+        await asyncio.sleep(WAITING_OF_ONE)  # they are written, and there is room again
+        for number in range(WAITING_OF_ONE):
+            brokers.first.tell(refusal(f"spiffe://example.org/again/{number}"))
+        assert brokers.first.dropped == WAITING - WAITING_OF_ONE
 
 
 @scenario

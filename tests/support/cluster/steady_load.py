@@ -30,7 +30,7 @@ from support.cluster.servers import Server
 from broker.names import PLACEHOLDER_KEY
 
 PER_SECOND = 50
-CALM_S = 3.0  # of undisturbed load before and after what a test does
+CALM_S = 2.0  # of undisturbed load before and after what a test does: as long as the longest answer takes
 ANSWER_S = 30.0
 WHOLE, STREAM, LONG_STREAM = "say 5 words", "say 10 words, sleep 0.01 between tokens", "say 20 words, sleep 0.1 between tokens"
 UNIQUE = re.compile(r" .exchange [0-9a-f]+.")
