@@ -1,4 +1,4 @@
-"""How a request says no to what agents of one provider account would share (design.md, "One key, many agents"). Pure.
+"""How a request says no to what agents of one provider account would share (docs/objects.md, `features`). Pure.
 
 What a policy can grant is a Feature; the pipeline compares. An id of state at the provider passes only as it was sealed to the identity
 that made that state (broker/ids, broker/sealing); ids of what no route here makes are refused whatever a policy grants.

@@ -1,6 +1,7 @@
 """What the documents say is so: switches, tests and files that they name exist."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 
 
+@functools.cache
 def written_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -92,3 +94,12 @@ def test_the_columns_that_kubectl_shows_in_readme_are_those_of_the_crd() -> None
     usual = [column["name"].upper() for column in columns if not column.get("priority")]
     shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("$ kubectl get aiaccesspolicy -A\n")[2].splitlines()[0]
     assert shown.split() == ["NAMESPACE", "NAME", *usual, *([] if "AGE" in usual else ["AGE"])]
+
+
+SOURCES = sorted(path for folder in ("broker", "webhook", "bench", "charts") for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_document_that_the_code_refers_to_exists(path):
+    named = set(re.findall(r"(?<![\w/])((?:docs/)?[A-Za-z-]+\.md)\b", path.read_text()))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

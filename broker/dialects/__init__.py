@@ -66,7 +66,7 @@ class Question(Protocol):
 
     model: the name that the agent asked for.
     streaming: the agent wants server-sent events.
-    features: what must have been granted for this request to pass (design.md, "One key, many agents").
+    features: what must have been granted for this request to pass (docs/objects.md, `features`).
     texts, kept: see demand.Findings.
     """
 
@@ -82,7 +82,7 @@ class Question(Protocol):
     def kept(self) -> Sequence[KeptId]: ...
 
     def demand(self, default_output: int, max_output: int | None) -> Demand:
-        """What this may cost at most. See chat.Demand for the bounds, design.md "Quota" for the rules.
+        """What this may cost at most. See chat.Demand for the bounds, docs/quotas-exactness.md for the rules.
 
         Raises:
             BadRequest: what the caller needs at least does not fit the model's maximum.

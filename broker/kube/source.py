@@ -105,7 +105,7 @@ class Cluster:
                 self._changed.clear()
                 tasks.check()
                 self._secrets.want(referred(self._documents()), tasks)
-                await self._look_up()
+                await self._look_up(tasks)
                 began_s = time.monotonic()
                 yield self.read()
                 ended_s = time.monotonic()
@@ -120,13 +120,14 @@ class Cluster:
                 async with asyncio.timeout(None if self._max_stale_s is None else LOOK_S):
                     await self._changed.wait()
 
-    async def _look_up(self) -> None:
+    async def _look_up(self, tasks: Tasks) -> None:
         """A moment for Secrets that are referred to for the first time: a model is not called unready because of an answer on its way."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_UP_S):
                 while self._secrets.looking:
                     await self._changed.wait()
                     self._changed.clear()
+                    self._secrets.want(referred(self._documents()), tasks)  # what changed may be another object, with another Secret
 
     def why_not_ready(self) -> list[str]:
         """What is missing before anything can be served: the broker's own namespace, where the cut-offs stand."""

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Raw
 
 from broker.chat import Usage
-from broker.metering import TEXTS_MAX, as_object, count, read_object
+from broker.metering import TEXTS_MAX, as_object, read_object
+from broker.tallies.reported import Reported
 
 _END: Final = b"[DONE]"
 _ABSENT: Final = Raw(b"null")
@@ -60,13 +61,13 @@ class ChatTally:
     (continuous_usage_stats) do so in chunks with choices. One figure that cannot be spoils the whole report.
     """
 
-    __slots__ = ("_asked_usage", "_chunk", "_open", "_spoilt", "done", "failed", "usage")
+    __slots__ = ("_asked_usage", "_chunk", "_open", "_reported", "done", "failed", "usage")
 
     KIND = "chat.completion.chunk"
 
     def __init__(self, *, asked_usage: bool) -> None:
         self._asked_usage = asked_usage
-        self._spoilt = False
+        self._reported = Reported("prompt_tokens", "completion_tokens")
         self._chunk = _Chunk()
         self._open: dict[int, bool] = {}
         self.usage: Usage | None = None
@@ -131,21 +132,8 @@ class ChatTally:
         return {"index": choice, "delta": {}, "logprobs": None, "finish_reason": "length"}
 
     def _add(self, reported: object) -> None:
-        usage = as_object(reported)
-        if usage.get("prompt_tokens") is None and usage.get("completion_tokens") is None:
-            return
-        prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-        total = usage.get("total_tokens")
-        whole = 0 if total is None else count(total)
-        if prompt is None or completion is None or whole is None or self._spoilt:
-            self._spoilt = True
-            self.usage = None
-            return
-        completion = max(completion, whole - prompt)  # reasoning that stands beside the completion is in the total
-        cached = count(as_object(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0
-        before = self.usage or Usage(0, 0)
-        prompt = max(prompt, before.input_tokens)
-        self.usage = Usage(prompt, max(completion, before.output_tokens), min(prompt, max(cached, before.cached_tokens)))
+        self._reported.add(reported)
+        self.usage = self._reported.usage
 
 
 def _as_text(said: Raw) -> Raw:

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Raw
 
 from broker.chat import Usage
-from broker.metering import MEMBER_BYTES, TEXTS_MAX, as_object, count, read_object
+from broker.metering import MEMBER_BYTES, TEXTS_MAX, read_object
+from broker.tallies.reported import Reported
 
 # Tuples, since a provider may say anything in these places, also what no set can look for
 _ENDS: Final = ("response.completed", "response.incomplete", "response.failed")
@@ -73,10 +74,10 @@ class ResponsesTally:
     background has none, whatever it says. One figure that cannot be spoils the report.
     """
 
-    __slots__ = ("_items", "_number", "_response", "_spoilt", "done", "failed", "usage")
+    __slots__ = ("_items", "_number", "_reported", "_response", "done", "failed", "usage")
 
     def __init__(self) -> None:
-        self._spoilt = False
+        self._reported = Reported("input_tokens", "output_tokens")
         self._response: Raw = _EMPTY
         self._items: dict[int, _Item] = {}
         self._number = 0
@@ -152,21 +153,8 @@ class ResponsesTally:
             item.texts.setdefault(event.content_index, []).append(piece)
 
     def _add(self, reported: object) -> None:
-        usage = as_object(reported)
-        if usage.get("input_tokens") is None and usage.get("output_tokens") is None:
-            return
-        prompt, output = count(usage.get("input_tokens")), count(usage.get("output_tokens"))
-        total = usage.get("total_tokens")
-        whole = 0 if total is None else count(total)
-        if prompt is None or output is None or whole is None or self._spoilt:
-            self._spoilt = True
-            self.usage = None
-            return
-        output = max(output, whole - prompt)
-        cached = count(as_object(usage.get("input_tokens_details")).get("cached_tokens")) or 0
-        before = self.usage or Usage(0, 0)
-        prompt = max(prompt, before.input_tokens)
-        self.usage = Usage(prompt, max(output, before.output_tokens), min(prompt, max(cached, before.cached_tokens)))
+        self._reported.add(reported)
+        self.usage = self._reported.usage
 
 
 _ENDS_IN_BYTES: Final = tuple(end.encode() for end in _ENDS)

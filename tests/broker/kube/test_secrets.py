@@ -120,6 +120,18 @@ async def test_a_model_is_not_called_unready_because_its_secret_is_on_its_way(se
         assert [state for state in world.states if state and not state.startswith("Ready")] == []
 
 
+async def test_a_secret_that_is_referred_to_while_another_is_looked_up_is_looked_up_too(server, connection):
+    for namespace in ("team1", "team2"):
+        server.put(secret(namespace=namespace))
+    async with world_of(connection, "team1", "team2") as world:
+        await until(lambda: world.ready and len(server.watches) == 9)
+        server.delay_s = 0.1
+        server.put(routing(namespace="team1", secret="openai"))
+        await until(lambda: server.asked(watch=False, within="team1/secrets"))
+        server.put(routing(namespace="team2", secret="openai"))
+        await until(lambda: world.value(namespace="team1") and world.value(namespace="team2"))
+
+
 async def test_a_secret_that_may_not_be_read_says_which_role_is_missing(server, connection):
     server.put(secret())
     server.put(routing(secret="openai"))
