@@ -152,7 +152,7 @@ def through(dialect: str, tally: Tally, pieces: list[bytes]) -> tuple[bytes, boo
 def require_only_name_and_data(out: bytes) -> None:
     """Of an event that has data to read, no other line goes on: an id can stand there too."""
     for block in out.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n"):
-        lines = [line for line in block.split(b"\n") if line]
+        lines = [line for line in block.split(b"\n") if line.strip()]
         if any(line.startswith(b"data: {") for line in lines):
             assert [line.partition(b":")[0] for line in lines] in ([b"data"], [b"event", b"data"]), lines
 
