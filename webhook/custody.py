@@ -94,7 +94,7 @@ class Custody:
         """
         paths = [f"{_CONFIGURATIONS}/{kind}/{quote(self._place.configuration, '')}" for kind in KINDS]
         found = [(path, await self._writing.read(path)) for path in paths]  # before the Secret: see above
-        holding = await self._holding()
+        holding = await self._holding([one for _, one in found if one is not None])
         for path, configuration in found:
             if configuration is not None:
                 await self._publish(path, configuration, holding.published)
@@ -102,14 +102,16 @@ class Custody:
             self._load(holding)
         self._serving = holding
 
-    async def _holding(self) -> Holding:
-        """What the Secret holds, after the step that was due."""
+    async def _holding(self, configurations: Sequence[Fields]) -> Holding:
+        """What the Secret holds, after the step that was due. configurations: as they stood before the Secret was read."""
         secret, now = await self._writing.read(self._path), self._clock()
         if secret is not None and secret.get("type") != SECRET_TYPE:
             raise Unusable(f"the Secret {self._place.namespace}/{self._place.secret} is not ours: give another name with --tls-secret")
         held = self._read(secret) if secret else None
         # Where it is lost, the same authority goes on, since others serve what it signed; and its successor is on its way
         base = held or (rotation.with_next(self._serving, now) if self._serving else None)
+        if base and base.next and not all(_has(one, base.next.certificate) for one in configurations):
+            base = rotation.put_off(base, now)
         due = rotation.following(base, self._place.names, now) if base else rotation.first(self._place.names, now)
         if due is not held:
             await self._keep(secret, due)
@@ -154,6 +156,19 @@ class Custody:
         with open_briefly(holding.leaf.certificate + holding.leaf.key) as path:
             self._context.load_cert_chain(path)
         log.info("certificate_loaded", extra={"until": holding.leaf.ends.isoformat()})
+
+
+def _has(configuration: Fields, certificate: bytes) -> bool:
+    """Whether each of its webhooks is asked with this authority among those that are trusted."""
+    clients = [as_mapping((as_mapping(one) or {}).get("clientConfig")) or {} for one in as_list(configuration.get("webhooks")) or []]
+    return all(certificate in _decoded(client.get("caBundle")) for client in clients)
+
+
+def _decoded(text: object) -> bytes:
+    try:
+        return base64.b64decode(text) if isinstance(text, str) else b""
+    except ValueError:
+        return b""
 
 
 def _with_bundle(webhooks: Sequence[object], text: str) -> list[dict[str, Any]]:

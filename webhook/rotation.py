@@ -21,6 +21,7 @@ from webhook.authority import LEAF_LIFE, Pair, new_authority, new_leaf
 
 AUTHORITY_BEFORE: Final = dt.timedelta(days=30)  # so long before an authority ends its successor is made
 LEAF_BEFORE: Final = LEAF_LIFE / 2
+UNTOLD: Final = dt.timedelta(minutes=1)  # who could not publish the next authority for longer puts off what it signs
 OVERLAP: Final = dt.timedelta(minutes=10)  # a published authority is known to every API server by then: they watch, and hear in seconds
 
 _AUTHORITY, _LEAF, _NEXT = ("ca.crt", "ca.key"), ("tls.crt", "tls.key"), ("next-ca.crt", "next-ca.key")
@@ -76,6 +77,13 @@ def following(it: Holding, names: Sequence[str], now: dt.datetime) -> Holding:
 
 def with_next(it: Holding, now: dt.datetime) -> Holding:
     return it if it.next is not None else replace(it, next=new_authority(now), next_from=now + OVERLAP)
+
+
+def put_off(it: Holding, now: dt.datetime) -> Holding:
+    """When `next` was not published in time: OVERLAP counts from now. Itself when it still may be."""
+    if it.next is None or it.next_from is None or it.next_from - now >= OVERLAP - UNTOLD:
+        return it
+    return replace(it, next_from=now + OVERLAP)
 
 
 def _is_due(it: Holding, names: Sequence[str], now: dt.datetime) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import copy
 import datetime as dt
 import functools
@@ -369,6 +370,25 @@ def test_a_replica_that_sleeps_through_a_whole_rotation_is_believed_until_what_i
         return loop.time()
 
     assert virtual_time.run(scenario()) > 60 * DAY_S
+
+
+def test_a_successor_that_could_not_be_published_signs_nothing_until_every_api_server_knows_it():
+    async def scenario():
+        api = an_api()
+        loop = asyncio.get_running_loop()
+        it, serving = replica(api)
+        await it.look()
+        api.trouble = lambda verb, path: Away("no answer") if verb == "patch" else None
+        while held(api).next is None:
+            await asyncio.sleep(DAY_S)
+            with contextlib.suppress(Away):
+                await it.look()
+        await asyncio.sleep(DAY_S)
+        api.trouble = lambda verb, path: None
+        await it.look()
+        assert all(trusts(texts, serving.leaf) for picture in known(api, loop.time()) for texts in picture)
+
+    virtual_time.run(scenario())
 
 
 def test_what_goes_wrong_is_said_once_tried_again_soon_and_forgotten_when_it_is_over(caplog):
