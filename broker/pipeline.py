@@ -165,7 +165,8 @@ async def attempt(x: Exchange, house: House, caller: Caller) -> Failed | None:
         await ask(x, house, caller)
     except Failed as failed:
         x.trace.failed(failed.cause)
-        rest_s = house.router.failed(x.backend, failed.cause, failed.retry_after_s)
+        # How one kept answer is read says nothing of how the next one is made: for nothing it could be asked for until others are kept out
+        rest_s = 0.0 if x.tail else house.router.failed(x.backend, failed.cause, failed.retry_after_s)
         if rest_s:
             to = x.backend.provider
             about = {"provider": f"{to.namespace}/{to.name}", "model": x.backend.model, "cause": failed.cause, "rest_s": round(rest_s, 1)}
@@ -177,7 +178,8 @@ async def attempt(x: Exchange, house: House, caller: Caller) -> Failed | None:
         elif not failed.billable:
             x.usage = UNBILLED
         return failed
-    house.router.succeeded(x.backend)
+    if not x.tail:
+        house.router.succeeded(x.backend)
     return None
 
 

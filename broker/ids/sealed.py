@@ -7,7 +7,7 @@ from typing import Final
 from broker import sse
 from broker.errors import BadRequest, ProviderUnavailable
 from broker.features import refuse_seal
-from broker.ids.swapping import Places, Unreadable, swap, swap_event
+from broker.ids.swapping import WRITTEN_BYTES, Places, Unreadable, swap, swap_event
 from broker.sealing import Home, Kind, NotYours, Seals, Unsealable
 
 REMEMBERED: Final = 4096  # ids of one exchange; sealing one again costs time alone
@@ -22,7 +22,7 @@ class Ids:
     where: the first of it stood in the request.
     """
 
-    __slots__ = ("_account", "_at", "_opened", "_owner", "_places", "_sealed", "_seals", "home", "where")
+    __slots__ = ("_account", "_as_asked", "_at", "_opened", "_owner", "_places", "_sealed", "_seals", "home", "where")
 
     def __init__(self, seals: Seals, owner: str, places: Places) -> None:
         self.home: Home | None = None
@@ -31,6 +31,7 @@ class Ids:
         self._owner: Final = owner
         self._places: Final = places
         self._opened: dict[tuple[Kind, str], str] = {}
+        self._as_asked: dict[tuple[Kind, str], str] = {}
         self._sealed: dict[tuple[Kind, str], str] = {}
         self._at: Home | None = None
         self._account: Home | None = None  # the same, whichever model is asked there
@@ -76,7 +77,8 @@ class Ids:
         if self._at != home:
             self._at = home
             self._account = replace(home, model="", real_model="")
-            self._sealed = self._as_asked()
+            self._as_asked = {(kind, raw): sealed for (kind, sealed), raw in self._opened.items()}
+            self._sealed.clear()
 
     def answer(self, body: bytes) -> bytes:
         """A whole answer as the owner gets it.
@@ -91,10 +93,17 @@ class Ids:
 
     def events(self, events: bytes) -> bytes:
         """Whole events as the owner gets them. Raises ProviderUnavailable as `answer` does."""
+        written: list[bytes] = []
+        room_bytes = WRITTEN_BYTES  # many small ones at once are as much as a large one
         try:
-            return b"".join([swap_event(event, self._places.event, self._seal) for event in sse.split(events)])
+            for event in sse.split(events):
+                written.append(swap_event(event, self._places.event, self._seal))
+                room_bytes -= len(written[-1])
+                if room_bytes < 0:
+                    raise _malformed()
         except (Unreadable, Unsealable):
             raise _malformed() from None
+        return b"".join(written)
 
     def words(self, said: bytes) -> bytes:
         """What the provider said in its own words, with the owner's ids in place of those that he asked by."""
@@ -103,16 +112,13 @@ class Ids:
         asked_by = {raw.encode(): sealed.encode() for (_, sealed), raw in self._opened.items()}
         return _LIKE_AN_ID.sub(lambda found: asked_by.get(found[0], found[0]), said)
 
-    def _as_asked(self) -> dict[tuple[Kind, str], str]:
-        return {(kind, raw): sealed for (kind, sealed), raw in self._opened.items()}
-
     def _seal(self, kind: Kind, raw: str, _at: str) -> str:
         if not raw:
             return raw  # some servers say so that there is none yet
-        known = self._sealed.get((kind, raw))
+        known = self._as_asked.get((kind, raw)) or self._sealed.get((kind, raw))
         if known is None:
             if len(self._sealed) >= REMEMBERED:
-                self._sealed = self._as_asked()
+                self._sealed.clear()
             # Only an answer is asked for by its id alone, which then has to say of which model
             home = self._at if kind is Kind.RESPONSE else self._account
             assert home is not None  # noqa: S101  answers come after keep_at, for the type checkers

@@ -19,6 +19,7 @@ from broker.sealing import Kind
 Swap = Callable[[Kind, str, str], str]  # an id of this kind, which stands there, to the one that takes its place
 
 PLACES_MAX: Final = 60_000  # objects and ids of one value: a fifth of a second
+WRITTEN_BYTES: Final = 8 << 20  # of the ids that are put into one value: a sealed id may have a thousand times the bytes of its own
 VALUES_MAX: Final = 1_000_000  # commas: reading an array of more takes more memory than an answer may
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
@@ -103,11 +104,12 @@ def _compact(data: bytes) -> bytes:
 class _Swapping:
     """One walk through one value. How deep it goes is up to the shape, and never to the value."""
 
-    __slots__ = ("_how", "_left")
+    __slots__ = ("_how", "_left", "_room_bytes")
 
     def __init__(self, how: Swap) -> None:
         self._how = how
         self._left = PLACES_MAX
+        self._room_bytes = WRITTEN_BYTES
 
     def object(self, value: bytes | Raw, shape: Shape, at: str) -> bytes:
         self._count(at)
@@ -145,7 +147,11 @@ class _Swapping:
         if opens != _OPENS_TEXT:
             raise Unreadable(at)
         self._count(at)
-        return bodies.quote(self._how(kind, _TEXT.decode(value), at))
+        written = bodies.quote(self._how(kind, _TEXT.decode(value), at))
+        self._room_bytes -= len(written)
+        if self._room_bytes < 0:
+            raise Unreadable(at)
+        return written
 
     def _count(self, at: str) -> None:
         self._left -= 1
