@@ -103,7 +103,8 @@ class Ids:
                     raise _malformed()
         except (Unreadable, Unsealable):
             raise _malformed() from None
-        return b"".join(written)
+        sealed = b"".join(written)
+        return self.words(sealed) if b'"error"' in events else sealed
 
     def words(self, said: bytes) -> bytes:
         """What the provider said in its own words, with the owner's ids in place of those that he asked by."""

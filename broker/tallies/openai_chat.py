@@ -134,6 +134,7 @@ class ChatTally:
     def _add(self, reported: object) -> None:
         self._reported.add(reported)
         self.usage = self._reported.usage
+        self.done = self.done and self.usage is not None  # a last word that was spoilt since is none
 
 
 def _as_text(said: Raw) -> Raw:

@@ -39,6 +39,7 @@ GIVEN: Final = {(OWNER, kind, NAMED[mark]) for mark, (kind, _) in OWN.items()} |
     (OWNER, Kind.RESPONSE, NAMED["@o"]),
     (THIEF, Kind.RESPONSE, NAMED["@t"]),
 }
+BOM: Final = b"\xef\xbb\xbf"
 SEALED: Final = re.compile(r"[a-z]{1,16}_[A-Za-z0-9_-]{64,}")
 
 _PUNCTUATION = ("{", "}", "[", "]", ",", ":", "null", "5", "true", '""', '"resp_raw"', '"msg_raw"', "\\u0069", "\\ud800", "[" * 40, " ")
@@ -126,14 +127,16 @@ def check_events(data: bytes) -> None:
         assert len(whole) in (0, len(passed)), "whether a stream can be sealed depends on how it was cut"
         shape, came = PLACES[dialect].event, events(data)
         for out, _ in passed:
+            require_only_name_and_data(out)
+            if BOM in data[len(BOM) :]:
+                continue  # within an event it makes a line no data to us, and to the other reader it does not
             went = events(out)
             assert len(went) == len(came) or out not in whole
             for before, after in zip(came, went, strict=False):
                 if before.strip() == b"[DONE]":
-                    assert after == before
+                    assert after.strip() == before.strip()
                 else:
                     require_same(before, shape, raw=before, sealed=after)
-            require_only_name_and_data(out)
 
 
 def through(dialect: str, tally: Tally, pieces: list[bytes]) -> tuple[bytes, bool]:
@@ -150,11 +153,10 @@ def through(dialect: str, tally: Tally, pieces: list[bytes]) -> tuple[bytes, boo
 
 
 def require_only_name_and_data(out: bytes) -> None:
-    """Of an event that has data to read, no other line goes on: an id can stand there too."""
+    """No other line goes on, and no comment's words: an id can stand there too."""
     for block in out.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n"):
         lines = [line for line in block.split(b"\n") if line.strip()]
-        if any(line.startswith(b"data: {") for line in lines):
-            assert [line.partition(b":")[0] for line in lines] in ([b"data"], [b"event", b"data"]), lines
+        assert lines in ([], [b":"]) or [line.partition(b": ")[0] for line in lines] in ([b"data"], [b"event", b"data"]), lines
 
 
 def check_request(data: bytes) -> None:
@@ -311,6 +313,8 @@ def swapped(value: object, shape: Shape, how: Swapper) -> object:
 
 
 def within(value: object, shape: Shape, how: Swapper) -> object:
+    if isinstance(value, list):
+        raise Odd
     if isinstance(value, str) and shape.text is not None:
         return how(shape.text, value)
     return swapped(value, shape, how)

@@ -111,7 +111,7 @@ STREAMS = {
     "no-object": events(lambda c: [c.events()[0], b'data: ["usage"]\n\n', *c.events()[1:]], REFUSED_LATER, dialects=OTHERS),
     "half-an-event-at-the-end": events(lambda c: [*c.events(), b'data: {"usage"'], REFUSED_AND_PAID),
     "line-without-end": Case(lambda c: [c.head(), chunk(c.events()[0]), 0.2, *[chunk(b"x" * 65536)] * 40, "hang"], None, End(200, "provider_unavailable", "the hold", drops=True)),
-    "event-that-unfolds": events(lambda c: [b'data: {"usage":null,"error":[' + b"[]," * 300_000 + b"[]]}\n\n", *c.events()], ANSWERED),
+    "event-that-unfolds": events(lambda c: [b'data: {"usage":null,"error":[' + b"[]," * 190_000 + b"[]]}\n\n", *c.events()], ANSWERED),
     "event-too-large": Case(lambda c: [c.head(), chunk(c.events()[0]), 0.2, *[chunk(b"data: " + b"x" * 65530 + b"\n")] * 40, "hang"], None, End(200, "provider_unavailable", "the hold", drops=True)),
 }  # fmt: skip
 

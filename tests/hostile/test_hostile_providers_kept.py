@@ -24,7 +24,7 @@ SOME = (RETRIEVED, DELETED)  # of which one is an object with much in it, the ot
 OTHERS_ID = b"resp_hostile-of-another-agent"
 MIB = 1 << 20
 ANSWER_BYTES = 32 * MIB  # of one answer that is no stream
-READ_BYTES = 120 * MIB  # what a million values in an answer become where ids are looked for, which is let go at once
+READ_BYTES = 60 * MIB  # what the most values that are read in an answer become where ids are looked for, which is let go at once
 
 
 def kept(act):
@@ -101,7 +101,8 @@ LISTS = {
     "null": listed(b"", FREE, b',"data":null'),
     "a-text": listed(b"", FREE, b',"data":"x"'),
     "an-object": listed(b"", FREE, b',"data":{"id":"%b"}' % ITEM_ID),
-    "of-anything": listed(b'1,null,"x",true,[],{}', FREE),
+    "of-anything": listed(b'1,null,"x",true,{}', FREE),
+    "of-lists": listed(b'[{"id":"%b"}]' % ITEM_ID, NO_ANSWER),
     "ends-of-others": listed(b"", FREE, b',"first_id":"%b","last_id":"%b"' % (ITEM_ID, OTHERS_ID)),
     "ends-that-are-numbers": listed(b"", NO_ANSWER, b',"first_id":1,"last_id":2'),
     "item-without-id": listed(b'{"type":"message","role":"user","content":[]}', FREE),
@@ -145,7 +146,7 @@ KINDS = {
     "events-for-json": Case(kept(lambda call: call.streams(*call.events())), REFUSED, None, EACH),
     "json-for-events": Case(kept(lambda call: [call.says(call.body())]), None, REFUSED, (RETRIEVED,)),
     "events-called-json": Case(kept(lambda c: [c.says(b"".join(c.events()))]), REFUSED, REFUSED, EACH),
-    "json-called-events": Case(kept(lambda call: [call.says(call.body(), kind=b"text/event-stream")]), FREE, None, EACH),
+    "json-called-events": each(lambda call: [call.says(call.body(), kind=b"text/event-stream")], FREE),
     "gzip": each(lambda c: [c.says(c.body(), headers=[(b"content-encoding", b"gzip")])], REFUSED),
 }  # fmt: skip
 CONFIDENCES = {
@@ -178,6 +179,8 @@ STREAMS = {
     "no-object": events(lambda c: [c.events()[0], b'data: ["%b"]\n\n' % OTHERS_ID, *c.events()[1:]]),
     "type-that-is-an-array": events(lambda c: [e.replace(b'"type":"response.', b'"type":["x"],"x":"response.') for e in c.events()], FREE),
     "ids-in-other-fields": events(lambda c: [b"id: %b\n: %b\n%b" % (OTHERS_ID, OTHERS_ID, e) for e in c.events()], FREE),
+    "ids-in-comments": events(lambda c: [b": %b\n\nid: %b\n\nevent: %b\n\n" % ((OTHERS_ID,) * 3), *c.events()], FREE),
+    "ids-beside-the-end": events(lambda c: [*c.events(), b"id: %b\ndata: [DONE]\n\n" % OTHERS_ID], FREE),
     "ids-of-others": events(lambda c: [e.replace(RESPONSE_ID, OTHERS_ID) for e in c.events()], FREE),
     "ids-with-a-slash": events(lambda c: [e.replace(RESPONSE_ID, b"a/b") for e in c.events()]),
     "ids-that-are-numbers": events(lambda c: [e.replace(b'"%b"' % ITEM_ID, b"5") for e in c.events()]),

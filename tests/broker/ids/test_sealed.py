@@ -169,6 +169,14 @@ def test_a_providers_own_words_name_what_the_caller_asked_by():
     assert json.loads(said)["error"]["message"] == f"Previous response with id '{seal(raw='resp_123')}' not found."
 
 
+def test_an_error_within_a_stream_names_what_the_caller_asked_by():
+    of, sealed = ids(), seal(raw="resp_123")
+    of.request(ask(previous_response_id=sealed))
+    of.keep_at(HOME)
+    said = of.events(b'data: {"type":"error","message":"resp_123 has expired"}\n\n')
+    assert said == b'data: {"type":"error","message":"%b has expired"}\n\n' % sealed.encode()
+
+
 def test_an_id_of_a_few_letters_spoils_no_words():
     of = ids()
     of.request(ask(previous_response_id=seal(raw="e")))
