@@ -10,7 +10,7 @@ from broker.chat import Usage
 from broker.dialects import Meter
 from broker.dialects import openai_stored_responses as stored
 from broker.dialects.openai_stored_responses import StoredQuestion
-from broker.errors import BadRequest
+from broker.errors import BadRequest, NoBackend
 from broker.exchange import Exchange
 from broker.features import KEEPING
 from broker.grant import Backend, Feature
@@ -85,19 +85,31 @@ def _kept_unless_told(body: bytes) -> bytes:
     return body if bodies.given(members, "store") is not None else bodies.join({**members, "store": b"true"})
 
 
-def stay(x: Exchange) -> None:
+def stay(x: Exchange, house: House) -> None:
     """Only the provider that knows what the request names may be asked.
 
     Raises:
         FeatureNotGranted: it is none of those that may be asked at all.
+        NoBackend: it is, and is not ready.
     """
-    home = x.ids.home if x.ids is not None else None
-    if home is not None:
-        x.candidates = tuple(b for b in x.candidates if _account(b) == (home.provider, home.endpoint))
-        if x.tail:
-            x.candidates = tuple(b for b in x.candidates if b.model == home.real_model) or x.candidates
-        if not x.candidates:
-            raise features.refuse_seal(x.ids.where if x.ids is not None else "")
+    ids = x.ids
+    if ids is None or ids.home is None:
+        return
+    home = ids.home
+    x.candidates = tuple(b for b in x.candidates if _account(b) == (home.provider, home.endpoint))
+    if x.tail:
+        x.candidates = tuple(b for b in x.candidates if b.model == home.real_model) or x.candidates
+    if not x.candidates:
+        if _is_not_ready(home.provider, x, house):
+            raise NoBackend("the provider that keeps what this request names is not ready", retry_after_s=1)
+        raise features.refuse_seal(ids.where)
+
+
+def _is_not_ready(provider: str, x: Exchange, house: House) -> bool:
+    """Whether the model would be asked there, if it could be."""
+    offer = house.snapshot().find(x.identity, x.question.model)
+    lines = offer.lines if offer is not None else ()
+    return any(line.backend is None and line.weight > 0 and f"{x.grant.namespace}/{line.provider}" == provider for line in lines)
 
 
 def keep_here(x: Exchange) -> None:

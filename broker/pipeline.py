@@ -116,7 +116,7 @@ def route(x: Exchange, house: House) -> None:
     """
     x.candidates = tuple(b for b in x.grant.backends if providers.passes(b.provider, x.dialect.NAME))
     if x.candidates:
-        kept.stay(x)
+        kept.stay(x, house)
         x.backend = house.router.first(x.candidates)
         return
     if x.dialect.NAME in x.grant.configured:

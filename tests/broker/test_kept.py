@@ -68,7 +68,7 @@ def a_world(*got, features=ALL, seals=SEALS, **more):
         return await sending(provider, path, headers, b"", trace)
 
     world.house.upstream = SimpleNamespace(send=send, send_bare=send_bare)
-    offer = SimpleNamespace(namespace="team1", name="gpt")
+    offer = SimpleNamespace(namespace="team1", name="gpt", lines=())
     world.found = {"gpt": offer}
     world.house.snapshot = lambda: SimpleNamespace(
         decide=world.decide, names_identity=lambda _: (POLICY,), find=lambda _, name: world.found.get(name)
@@ -268,6 +268,16 @@ async def test_an_id_of_another_namespaces_model_is_refused():
 @pytest.mark.parametrize("home", [replace(HOME, provider="team1/gone"), replace(HOME, endpoint="https://eu.api.openai.com/v1")])
 async def test_an_id_whose_provider_may_not_be_asked_is_refused(home):
     await refused(a_world(), ask(previous_response_id=seal(home=home)))
+
+
+@pytest.mark.parametrize(("weight", "code"), [(1, (503, "no_backend")), (0, (400, "feature_not_granted"))])
+async def test_a_provider_that_is_not_ready_is_waited_for_and_one_that_is_asked_no_more_is_not(weight, code):
+    world = a_world()
+    gone = SimpleNamespace(provider="gone", weight=weight, backend=None)
+    world.found["gpt"] = SimpleNamespace(namespace="team1", name="gpt", lines=(gone,))
+    status, said = await told(world, ask(previous_response_id=seal(home=replace(HOME, provider="team1/gone"))))
+    assert (status, said["error"]["code"]) == code
+    assert world.asked == []
 
 
 async def test_only_the_provider_that_knows_it_is_asked_however_it_fares():
