@@ -4,14 +4,17 @@ aiohttp serves it, because here comfort counts more than microseconds. It is pla
 to loopback, or to where Prometheus and the kubelet ask.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 PATIENCE_S: Final = 15.0  # for a request's head, and between two requests
 LINE_BYTES: Final = 2048
@@ -39,6 +42,7 @@ class Admin:
         self._registry = registry
         self._why_not_ready = why_not_ready
         self._remarks = remarks
+        self._scraping = asyncio.Lock()  # one at a time, however many ask
         app = web.Application(middlewares=[_plain], client_max_size=1)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -71,8 +75,25 @@ class Admin:
         return web.Response(text="ready\n" + remarks)
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        """The exchanges go on meanwhile: with hundreds of models it takes a good part of a second."""
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+        families: list[Metric] = []
+        async with self._scraping:
+            for family in self._registry.collect():
+                families.append(family)
+                await asyncio.sleep(0)
+            body = await asyncio.to_thread(encode, _Collected(families))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+class _Collected(Collector):
+    """What was collected already, for an encoder."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
 def runner_of(app: web.Application, logger_name: str, line_bytes: int, patience_s: float) -> web.AppRunner:

@@ -118,24 +118,24 @@ class Telemetry(Collector):
         return ((Key(*key), series) for key, series in self._series.items())
 
     def collect(self) -> Iterable[Metric]:
+        """One family after another, each as it is when it is asked for: exchanges may be counted in between."""
         yield from self.sums()
-        yield from self._histograms()
+        yield from map(self._histogram, Measure)
 
-    def _histograms(self) -> Iterable[Metric]:
+    def _histogram(self, measure: Measure) -> Metric:
         """By what was asked, not by who asked: a caller more would be eighty lines more."""
-        folded: dict[tuple[Measure, str, Call], Histogram] = {}
+        folded: dict[tuple[str, Call], Histogram] = {}
         for key, series in self.series:
             call = Call(key.model, key.provider, key.operation)
-            for measure, direction, histogram in series.histograms():
-                folded.setdefault((measure, direction, call), Histogram(measure.bounds)).merge(histogram)
-        families: dict[Measure, HistogramMetricFamily] = {}
-        for measure in Measure:
-            labels = ("direction", *CALL) if measure is Measure.TOKENS else CALL
-            families[measure] = HistogramMetricFamily(PREFIX + measure.value[0], measure.value[4], labels=labels)
-        for (measure, direction, call), histogram in folded.items():
-            buckets = list(zip((*map(str, measure.bounds), "+Inf"), map(float, accumulate(histogram.counts)), strict=True))
-            families[measure].add_metric((direction, *call) if direction else call, buckets, histogram.sum)
-        return families.values()
+            for measured, direction, histogram in series.histograms():
+                if measured is measure:
+                    folded.setdefault((direction, call), Histogram(measure.bounds)).merge(histogram)
+        labels = ("direction", *CALL) if measure is Measure.TOKENS else CALL
+        family = HistogramMetricFamily(PREFIX + measure.value[0], measure.value[4], labels=labels)
+        for (direction, call), counted in folded.items():
+            buckets = list(zip((*map(str, measure.bounds), "+Inf"), map(float, accumulate(counted.counts)), strict=True))
+            family.add_metric((direction, *call) if direction else call, buckets, counted.sum)
+        return family
 
     def sums(self) -> Iterable[Metric]:
         """All figures but the histograms."""
@@ -168,14 +168,14 @@ class Telemetry(Collector):
         build = GaugeMetricFamily(PREFIX + "build_info", "1; the version is in the label", labels=("version",))
         build.add_metric((self._version,), 1)
         yield build
-        for figure, read in self._shown.items():
+        for figure, read in tuple(self._shown.items()):
             name, kind, meaning = figure.value
             family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
             yield family(PREFIX + name, meaning, read())
         yield from self._labelled()
 
     def _labelled(self) -> Iterable[Metric]:
-        for figure, (labels, read) in self._each.items():
+        for figure, (labels, read) in tuple(self._each.items()):
             name, kind, meaning = figure.value
             family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
             each = family(PREFIX + name, meaning, labels=labels)

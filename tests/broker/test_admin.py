@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily
 
 from broker.admin import Admin
 
@@ -85,6 +86,28 @@ async def test_metrics_come_as_openmetrics_to_who_prefers_them(admin: Asked) -> 
     _, text, headers = await admin.ask("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert headers["Content-Type"].startswith("application/openmetrics-text")
     assert text.endswith("# EOF\n")
+
+
+async def test_between_two_families_of_a_scrape_the_exchanges_have_their_turn() -> None:
+    turns: list[int] = []
+
+    class Counting:
+        def collect(self):
+            for _ in range(2):
+                asyncio.get_running_loop().call_soon(turns.append, 1)
+                yield GaugeMetricFamily(f"turns_after_{len(turns)}", "How often somebody else had a turn")
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Counting())
+    door = Admin(registry, list)
+    port = await door.start(LOOPBACK, 0)
+    try:
+        async with ClientSession() as session, session.get(f"http://{LOOPBACK}:{port}/metrics") as answer:
+            text = await answer.text()
+    finally:
+        await door.stop()
+    assert "turns_after_0" in text
+    assert "turns_after_1" in text
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])

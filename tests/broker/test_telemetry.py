@@ -165,6 +165,17 @@ def test_a_figure_may_have_a_value_for_each_set_of_labels() -> None:
     assert value(telemetry, "aiaccess_kubernetes_staleness_seconds", kind="Secret", namespace="team2") == 71
 
 
+def test_what_is_counted_while_it_is_collected_breaks_nothing() -> None:
+    telemetry = Telemetry("1")
+    telemetry.show(Figure.IN_FLIGHT, lambda: 1.0)
+    for number, _ in enumerate(telemetry.collect()):
+        telemetry.exchange_done(agent(f"agent-{number}"), Call(f"model-{number}", "openai", "chat"), "answered", Usage(1, 2), 1.0, 0.5)
+        telemetry.handshake_refused(f"REASON_{number}")
+        telemetry.quota_warned("team1", f"policy-{number}", "hourly", 80)
+        telemetry.show(list(Figure)[number], lambda: 1.0)
+    assert value(telemetry, "aiaccess_requests_total", service_account="agent-3") == 1
+
+
 def test_the_build_is_named() -> None:
     assert value(Telemetry("1.2.3"), "aiaccess_build_info", version="1.2.3") == 1
 
