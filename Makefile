@@ -22,7 +22,7 @@ MISSING = $(shell \
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(SYNCED) ## an agent without a key gets answers, and is refused what it may not have (PROVIDER=openai: the real one, with OPENAI_API_KEY)
 	@$(BIN)/python examples/01-quickstart/demo.py --provider $(or $(PROVIDER),bundled)
