@@ -42,7 +42,7 @@ sdk-matrix: $(SDKS) ## agents as others write them (OpenAI's Agents SDK, LangCha
 screenshot: $(SYNCED) ## docs/dashboard.png anew: four minutes of traffic (Debian: apt-get install prometheus chromium pngquant fonts-dejavu-core)
 	@PYTHONPATH=tests $(BIN)/python -m dashboard.screenshot $(ARGS)
 
-test-cluster: $(CLUSTER) ## all of that on a real kube-apiserver and SPIRE, built once in 25 minutes (ARGS='-k rotation')
+test-cluster: $(CLUSTER) ## all of that on a real kube-apiserver and SPIRE, built once in 15 minutes (ARGS='-k rotation')
 	@$(BIN)/python tests/cluster/build.py
 	@$(BIN)/pytest tests/charts tests/cluster $(ARGS)
 
