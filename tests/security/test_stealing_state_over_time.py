@@ -95,9 +95,14 @@ class Brokers:
         port = port or self.it.gateway_ports[agent]
         body = b"" if value is None else json.dumps(value).encode()
         head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        got = await send(port, head.encode() + body, timeout_s=15)
-        first, _, rest = got.partition(b"\r\n")
-        return int(first.split(b" ")[1]), json.loads(rest.partition(b"\r\n\r\n")[2])
+        async with asyncio.timeout(15):
+            while True:
+                got = await send(port, head.encode() + body, timeout_s=15)
+                first, _, rest = got.partition(b"\r\n")
+                status, told = int(first.split(b" ")[1]), json.loads(rest.partition(b"\r\n\r\n")[2])
+                if status != 503 or told["error"]["code"] != "no_svid":  # a gateway listens before it has its SVID
+                    return status, told
+                await asyncio.sleep(0.05)
 
     async def make(self, agent=OWNER, port=0):
         status, told = await self.tell(agent, "POST", "/v1/responses", {"model": "thinker", "input": SECRET, "store": True}, port)
