@@ -101,7 +101,7 @@ def build(say: Callable[[str], None]) -> None:
         if any(program.needs_c for program in missing) and not shutil.which("gcc"):
             raise NotBuilt("spire-server is linked with SQLite, which needs a C compiler: apt install gcc libc6-dev")
         say(
-            f"building {', '.join(one.name for one in missing)} into {cache()}: once; all of them take 25 minutes on two cores, and 12 GB meanwhile"
+            f"building {', '.join(one.name for one in missing)} into {cache()}: once; all of them take 15 minutes on two cores, and 12 GB meanwhile"
         )
         for program in missing:
             _build_one(go, program, say)
